@@ -1,0 +1,1 @@
+"""Generated stubs of the package datatailr.v1; see `make protos`."""
