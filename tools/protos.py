@@ -53,7 +53,9 @@ def generate(target: Path) -> None:
         cwd=PROTOS,
     )
     made = out / "datatailr" / "v1"
-    (made / "__init__.py").write_text('"""Generated stubs of the package datatailr.v1; see `make protos`."""\n')
+    (made / "__init__.py").write_text(
+        '"""Generated stubs of the package datatailr.v1; see `make protos`."""\n'
+    )
     dump(made, target / "api.lock.txt")
 
 
@@ -88,7 +90,12 @@ def dump(stubs: Path, path: Path) -> None:
         "print('\\n'.join(sorted(lines)))\n"
     )
     text = subprocess.run(
-        [compiler(), "-c", script.replace("f.is_repeated", "(f.label == f.LABEL_REPEATED)"), str(stubs.parent)],
+        [
+            compiler(),
+            "-c",
+            script.replace("f.is_repeated", "(f.label == f.LABEL_REPEATED)"),
+            str(stubs.parent),
+        ],
         check=True,
         capture_output=True,
         text=True,
