@@ -1,0 +1,168 @@
+"""Errors that the package raises, in one tree (clause B283).
+
+    DatatailrError
+    ├── TaskError                          a task, or the graph of a workflow, is wrong
+    │   ├── DuplicateJobNameError          two tasks of one name
+    │   ├── CodePackageMismatchError       tasks from different packages
+    │   ├── CyclicDependencyError          tasks that wait for one another
+    │   ├── MissingDagError                a task without a workflow
+    │   ├── ArgumentPickleError            an argument that cannot travel
+    │   ├── ResultPickleError              a result that cannot travel
+    │   └── RepoValidationError            the repository is not ready for promotion
+    ├── ScheduleError                      the platform refused a schedule
+    ├── BundleError                        code that cannot be packaged
+    │   └── EmptyEntrypointBundleError     nothing is left to package
+    └── PlatformError                      the platform could not do what was asked
+        ├── NotConfiguredError             no platform is known: set an address
+        ├── UnavailableError               no answer: try again later
+        ├── UnauthenticatedError           no or wrong token: sign in
+        ├── PermissionDeniedError          a permission is missing: ask for it
+        ├── NotFoundError                  no such job, version, run, task or user
+        ├── ConflictError                  the state of the thing forbids it
+        ├── InvalidRequestError            a value that the platform refuses: change it
+        ├── ProtocolMismatchError          client and server speak different versions
+        └── ImageBuildError                the image of a version could not be built
+
+Mistakes in plain values (a size, a duration, a schedule) are `ValueError`, a value of the wrong
+type is `TypeError` (clause B284). Messages name the job, task, field or value at fault (B285).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentPickleError",
+    "BundleError",
+    "CodePackageMismatchError",
+    "ConflictError",
+    "CyclicDependencyError",
+    "DatatailrError",
+    "DuplicateJobNameError",
+    "EmptyEntrypointBundleError",
+    "ImageBuildError",
+    "InvalidRequestError",
+    "MissingDagError",
+    "NotConfiguredError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "PlatformError",
+    "ProtocolMismatchError",
+    "RepoValidationError",
+    "ResultPickleError",
+    "ScheduleError",
+    "TaskError",
+    "UnauthenticatedError",
+    "UnavailableError",
+]
+
+
+class DatatailrError(Exception):
+    """Base of all errors of this package."""
+
+
+class TaskError(DatatailrError):
+    """A task, a job or the graph of a workflow is wrong."""
+
+
+class DuplicateJobNameError(TaskError):
+    """A task name is used already in the workflow; `job_name` is that name (clause B29)."""
+
+    def __init__(self, job_name: str) -> None:
+        super().__init__(f"a task named {job_name!r} is already in the workflow; choose another name")
+        self.job_name = job_name
+
+    def __reduce__(self) -> tuple[type[DuplicateJobNameError], tuple[str]]:
+        return type(self), (self.job_name,)
+
+
+class CodePackageMismatchError(TaskError):
+    """The tasks of a workflow come from different package directories (clause B38)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class CyclicDependencyError(TaskError):
+    """Tasks wait for one another, so none of them could start (clause B27)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class MissingDagError(TaskError):
+    """A task was created without a workflow (clause B36)."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a Task needs a workflow: create it inside a @workflow function or a `with Workflow(...)` "
+            "block, or pass dag=..."
+        )
+
+
+class ArgumentPickleError(TaskError):
+    """An argument of a task cannot be pickled (clause B44); the message names task and parameter."""
+
+
+class ResultPickleError(TaskError):
+    """A result of a task cannot be pickled (clause B44); the message names the task."""
+
+
+class RepoValidationError(TaskError):
+    """The repository of the code is not committed and in sync with its remote (clause B165)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class ScheduleError(DatatailrError):
+    """The platform refused a schedule for a reason that only it can find (clause B284)."""
+
+
+class BundleError(DatatailrError):
+    """The code of a job cannot be packaged; the message says why and how to lay it out."""
+
+
+class EmptyEntrypointBundleError(BundleError):
+    """Nothing is left to package in the directory of the entrypoint (clause B187)."""
+
+
+class PlatformError(DatatailrError):
+    """The platform could not do what was asked."""
+
+
+class NotConfiguredError(PlatformError):
+    """No platform is configured on this machine (clause B61)."""
+
+
+class UnavailableError(PlatformError):
+    """The platform did not answer; the same call may succeed later."""
+
+
+class UnauthenticatedError(PlatformError):
+    """The platform does not accept the token, or none was sent."""
+
+
+class PermissionDeniedError(PlatformError):
+    """The signed-in user lacks the permission that the message names (clause B241)."""
+
+
+class NotFoundError(PlatformError):
+    """The platform knows no such job, version, run, task or user."""
+
+
+class ConflictError(PlatformError):
+    """The present state of the job or run does not allow the operation."""
+
+
+class InvalidRequestError(PlatformError):
+    """The platform refuses a value; the message names the field."""
+
+
+class ProtocolMismatchError(PlatformError):
+    """Client and server speak different versions of the protocol; upgrade the older one."""
+
+
+class ImageBuildError(PlatformError):
+    """The image of a version could not be built; the message holds the end of the build log."""
