@@ -57,7 +57,7 @@ class ScheduleDefinition(_message.Message):
     def __init__(self, cron: _Optional[str] = ..., timezone: _Optional[str] = ..., run_after_job_id: _Optional[str] = ..., run_after_job_name: _Optional[str] = ..., run_after_condition: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class JobDefinition(_message.Message):
-    __slots__ = ("name", "display_name", "environment", "type", "run_as", "resources", "image", "origin", "bundle", "entrypoint", "env", "app_section", "tasks", "schedule", "fail_after", "expire_after", "acl", "repository_verified")
+    __slots__ = ("name", "display_name", "environment", "type", "run_as", "resources", "image", "origin", "bundle", "entrypoint", "env", "app_section", "tasks", "schedule", "fail_after", "expire_after", "acl", "repository_verified", "base_version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class JobDefinition(_message.Message):
     EXPIRE_AFTER_FIELD_NUMBER: _ClassVar[int]
     ACL_FIELD_NUMBER: _ClassVar[int]
     REPOSITORY_VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     environment: _common_pb2.Environment
@@ -94,7 +95,8 @@ class JobDefinition(_message.Message):
     expire_after: int
     acl: AccessList
     repository_verified: bool
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ..., run_as: _Optional[str] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., image: _Optional[_Union[_common_pb2.ImageRecipe, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.CodeOrigin, _Mapping]] = ..., bundle: _Optional[_Union[_common_pb2.Bundle, _Mapping]] = ..., entrypoint: _Optional[str] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., app_section: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskDefinition, _Mapping]]] = ..., schedule: _Optional[_Union[ScheduleDefinition, _Mapping]] = ..., fail_after: _Optional[int] = ..., expire_after: _Optional[int] = ..., acl: _Optional[_Union[AccessList, _Mapping]] = ..., repository_verified: bool = ...) -> None: ...
+    base_version: int
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ..., run_as: _Optional[str] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., image: _Optional[_Union[_common_pb2.ImageRecipe, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.CodeOrigin, _Mapping]] = ..., bundle: _Optional[_Union[_common_pb2.Bundle, _Mapping]] = ..., entrypoint: _Optional[str] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., app_section: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskDefinition, _Mapping]]] = ..., schedule: _Optional[_Union[ScheduleDefinition, _Mapping]] = ..., fail_after: _Optional[int] = ..., expire_after: _Optional[int] = ..., acl: _Optional[_Union[AccessList, _Mapping]] = ..., repository_verified: bool = ..., base_version: _Optional[int] = ...) -> None: ...
 
 class AccessList(_message.Message):
     __slots__ = ("read", "write", "operate", "access", "promote")
