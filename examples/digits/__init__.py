@@ -1,0 +1,1 @@
+"""Recognise handwritten digits: a small but real machine-learning workflow."""
