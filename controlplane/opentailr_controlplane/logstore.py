@@ -1,0 +1,420 @@
+"""What processes wrote, byte for byte: one append-only file per log and stream.
+
+A log is named by the id of its attempt or build, or `run_<id>` for what the
+platform did with a run. Bytes are only ever appended at the end; the offset up
+to which they are synced is the durable offset and never falls. A log that has
+ended is a read-only file: the mark and the last bytes reach the disk with one
+sync. Readers learn of new bytes by a notification in the process, not by polling.
+
+A log is bounded (1 GiB by default): what passes the bound is cut there, one
+line says so, the log ends, and its writer is told to stop sending it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from .core.errors import InvalidArgument, ResourceExhausted
+from .files import FULL_DISK, fan_out, sync_directory
+
+DEFAULT_MAX_BYTES = 1 << 30
+"""Most bytes of one stream of one log."""
+
+CHUNK = 256 * 1024
+"""Most bytes of one read; the limit of the wire."""
+
+_GATHER = 0.02
+"""Seconds that a sync waits for more: acknowledgements are not urgent, and one sync then
+serves every chunk of many logs that came meanwhile."""
+
+_KEEP_OPEN = 128
+"""Files kept open for appending; the least recently used one is closed beyond that."""
+
+_KEEP_KNOWN = 4096
+"""Logs whose length is kept in memory; those with readers or unsynced bytes come on top."""
+
+_TAIL_BLOCK = 1 << 20
+"""Bytes read at once when lines are counted from the end."""
+
+_LOG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class Stream(Enum):
+    """Which output of a process."""
+
+    STDOUT = "out"
+    STDERR = "err"
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Answer to an append."""
+
+    offset: int
+    """Length of the log now, which is where the next chunk has to begin."""
+    expected: bool = False
+    """The chunk did not begin at the end of the log and was not taken."""
+    refused: bool = False
+    """The log has reached its bound; nothing more is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How far a log reaches."""
+
+    size: int
+    ended: bool
+
+
+@dataclass(slots=True)
+class _Log:
+    path: Path
+    size: int
+    durable: int
+    ended: bool
+    limited: bool = False
+    file: int = -1
+    dirty: bool = False
+    users: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def wake(self) -> None:
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+
+class FileLogStore:
+    """Logs in a directory; file work happens in its own threads.
+
+    Args:
+        root: The directory; made if it is missing. One store owns it alone.
+        max_bytes: Bound of one stream of one log.
+    """
+
+    def __init__(self, root: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="logs")
+        self._logs: OrderedDict[tuple[str, Stream], _Log] = OrderedDict()
+        self._open: OrderedDict[tuple[str, Stream], _Log] = OrderedDict()
+        self._dirty: dict[tuple[str, Stream], _Log] = {}
+        self._sync_running: asyncio.Future[None] | None = None
+        self._sync_next: asyncio.Future[None] | None = None
+        self._sync_task: asyncio.Task[None] | None = None
+        self.appended_bytes = 0
+        """Bytes taken since the start, for metrics."""
+        fan_out(root)
+
+    async def close(self) -> None:
+        """Syncs what is not synced yet and closes all files."""
+        if self._dirty or self._sync_task is not None:
+            await self.sync()
+        for log in self._open.values():
+            os.close(log.file)
+            log.file = -1
+        self._open.clear()
+        self._threads.shutdown(wait=True)
+
+    async def append(
+        self, log_id: str, stream: Stream, *, offset: int, data: bytes, end: bool = False
+    ) -> Appended:
+        """Takes a chunk if it begins at the end of the log.
+
+        A chunk that lies below the end is a repeat: nothing is written, the answer is the same. One
+        that begins beyond it, or reaches from below over the end, is answered with `expected`. The
+        bytes are readable at once, and durable after the next `sync`.
+
+        Raises:
+            ResourceExhausted: The disk is full; nothing of the chunk was taken.
+        """
+        log = await self._log(log_id, stream)
+        try:
+            async with log.lock:
+                if log.limited:
+                    return Appended(log.size, refused=True)
+                beyond = offset + len(data)
+                ends_here = end and not log.ended and beyond == log.size
+                if beyond <= log.size and not ends_here:
+                    # What an earlier process wrote may not be synced; it is durable after the next sync.
+                    if log.durable < log.size:
+                        self._mark_dirty((log_id, stream), log)
+                    return Appended(log.size)
+                if offset != log.size and not ends_here:
+                    return Appended(log.size, expected=True)
+                if log.ended:
+                    return Appended(log.size, refused=True)
+                return await self._write((log_id, stream), log, b"" if ends_here else data, end)
+        finally:
+            log.users -= 1
+
+    async def append_own(self, log_id: str, data: bytes, *, end: bool = False) -> None:
+        """Appends to the standard output of a log that the platform itself writes."""
+        log = await self._log(log_id, Stream.STDOUT)
+        try:
+            async with log.lock:
+                if not log.ended:
+                    await self._write((log_id, Stream.STDOUT), log, data, end)
+        finally:
+            log.users -= 1
+
+    async def sync(self) -> None:
+        """Returns when all that was appended before the call is on disk.
+
+        Calls that come while a sync is going on share the next one.
+        """
+        if self._sync_next is None:
+            self._sync_next = asyncio.get_running_loop().create_future()
+            if self._sync_task is None:
+                self._sync_task = asyncio.create_task(self._sync_loop())
+        await asyncio.shield(self._sync_next)
+
+    async def durable(self, log_id: str, stream: Stream) -> int:
+        """The offset up to which the log is on disk."""
+        log = await self._log(log_id, stream)
+        log.users -= 1
+        return log.durable
+
+    async def extent(self, log_id: str, stream: Stream) -> Extent:
+        """Length of the log and whether it has ended; a log that has nothing yet has length 0."""
+        log = await self._log(log_id, stream)
+        log.users -= 1
+        return Extent(log.size, log.ended)
+
+    async def read(self, log_id: str, stream: Stream, offset: int, *, limit: int = CHUNK) -> bytes:
+        """At most `limit` bytes from `offset`; empty at the end of what is there."""
+        log = await self._log(log_id, stream)
+        try:
+            want = min(limit, log.size - offset)
+            if want <= 0:
+                return b""
+            return await self._run(_read, log.path, offset, want)
+        finally:
+            log.users -= 1
+
+    async def wait(self, log_id: str, stream: Stream, offset: int) -> Extent:
+        """Waits until the log reaches beyond `offset` or has ended."""
+        log = await self._log(log_id, stream)
+        try:
+            while log.size <= offset and not log.ended:
+                waiter = asyncio.get_running_loop().create_future()
+                log.waiters.add(waiter)
+                try:
+                    await waiter
+                finally:
+                    log.waiters.discard(waiter)
+            return Extent(log.size, log.ended)
+        finally:
+            log.users -= 1
+
+    async def tail_offset(self, log_id: str, stream: Stream, lines: int) -> int:
+        """Offset at which the last `lines` lines begin; read from the end, so its cost is theirs."""
+        log = await self._log(log_id, stream)
+        try:
+            size = log.size
+            if size == 0 or lines <= 0:
+                return size
+            return await self._run(_tail_offset, log.path, size, lines)
+        finally:
+            log.users -= 1
+
+    async def mark_ended(self, log_id: str, stream: Stream) -> None:
+        """Ends a log at what it has, for one whose writer will never come back."""
+        log = await self._log(log_id, stream)
+        try:
+            async with log.lock:
+                if not log.ended:
+                    await self._write((log_id, stream), log, b"", True)
+        finally:
+            log.users -= 1
+
+    async def _write(self, key: tuple[str, Stream], log: _Log, data: bytes, end: bool) -> Appended:
+        limited = log.size + len(data) > self._max_bytes
+        if limited:
+            kept = data[: self._max_bytes - log.size]
+            notice = f"\n[the log ends here: it reached the limit of {self._max_bytes} bytes]\n"
+            data, end = kept + notice.encode(), True
+        await self._acquire_file(key, log)
+        start, file = log.size, log.file
+        try:
+            await self._run(_append, file, start, data, end)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise ResourceExhausted(
+                    "disk_full",
+                    f"the disk of the log store has no room for log {key[0]}",
+                    hint="free space on the control plane's disk; agents keep their output until then",
+                ) from None
+            raise
+        log.size += len(data)
+        log.ended = log.ended or end
+        log.limited = limited
+        self._mark_dirty(key, log)
+        self.appended_bytes += len(data)
+        log.wake()
+        return Appended(log.size, refused=limited)
+
+    async def _log(self, log_id: str, stream: Stream) -> _Log:
+        """The log, counted as used by one more; the caller takes one off again."""
+        key = (log_id, stream)
+        log = self._logs.get(key)
+        if log is None:
+            if not _LOG_ID.fullmatch(log_id):
+                raise InvalidArgument(
+                    "bad_log_id",
+                    f"log_id is {log_id[:80]!r}",
+                    field="log_id",
+                    hint="give the id of an attempt",
+                )
+            shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
+            path = self._root / shard / f"{log_id}.{stream.value}"
+            found = await self._run(_inspect, path)
+            log = self._logs.get(key)
+            if log is None:
+                log = _Log(path, size=found.size, durable=0, ended=found.ended)
+                log.limited = log.ended and log.size > self._max_bytes
+                self._logs[key] = log
+                self._forget_idle()
+        self._logs.move_to_end(key)
+        log.users += 1
+        return log
+
+    def _forget_idle(self) -> None:
+        if len(self._logs) <= _KEEP_KNOWN:
+            return
+        for key, log in list(self._logs.items())[: len(self._logs) - _KEEP_KNOWN + _KEEP_KNOWN // 8]:
+            if log.users == 0 and not log.dirty and log.file < 0:
+                del self._logs[key]
+
+    def _mark_dirty(self, key: tuple[str, Stream], log: _Log) -> None:
+        log.dirty = True
+        self._dirty[key] = log
+
+    async def _acquire_file(self, key: tuple[str, Stream], log: _Log) -> None:
+        if log.file < 0:
+            log.file = await self._run(os.open, log.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._open[key] = log
+        self._open.move_to_end(key)
+        if len(self._open) <= _KEEP_OPEN:
+            return
+        for other_key, other in list(self._open.items()):
+            if len(self._open) <= _KEEP_OPEN:
+                break
+            if not other.dirty and not other.lock.locked():
+                os.close(other.file)
+                other.file = -1
+                del self._open[other_key]
+
+    async def _sync_loop(self) -> None:
+        while self._sync_next is not None:
+            await asyncio.sleep(_GATHER)
+            done, self._sync_next = self._sync_next, None
+            dirty, self._dirty = self._dirty, {}
+            reached = {key: (log, log.size, log.ended) for key, log in dirty.items()}
+            try:
+                await self._run(_sync, [log for log, _, _ in reached.values()])
+            except OSError as error:
+                # The bytes stay unacknowledged, so their senders keep them.
+                self._dirty = {**dirty, **self._dirty}
+                done.set_exception(error)
+                done.exception()
+                continue
+            for key, (log, size, _) in reached.items():
+                log.durable = max(log.durable, size)
+                if key in self._dirty:
+                    continue
+                log.dirty = False
+                if log.ended and log.file >= 0 and not log.lock.locked():
+                    os.close(log.file)
+                    log.file = -1
+                    self._open.pop(key, None)
+            done.set_result(None)
+        self._sync_task = None
+
+    async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def _inspect(path: Path) -> Extent:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return Extent(0, False)
+    return Extent(found.st_size, not found.st_mode & stat.S_IWUSR)
+
+
+def _append(file: int, start: int, data: bytes, end: bool) -> None:
+    view, position = memoryview(data), start
+    try:
+        while view:
+            written = os.pwrite(file, view, position)
+            view, position = view[written:], position + written
+    except OSError:
+        os.ftruncate(file, start)
+        raise
+    if end:
+        os.fchmod(file, 0o400)
+
+
+def _sync(logs: list[_Log]) -> None:
+    directories = set()
+    for log in logs:
+        file = log.file
+        opened = -1
+        try:
+            if file < 0:
+                file = opened = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(file)
+        finally:
+            if opened >= 0:
+                os.close(opened)
+        if log.durable == 0:
+            directories.add(log.path.parent)
+    for directory in directories:
+        sync_directory(directory)
+
+
+def _read(path: Path, offset: int, length: int) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(file, length, offset)
+    finally:
+        os.close(file)
+
+
+def _tail_offset(path: Path, size: int, lines: int) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        end = size
+        # The newline that ends the last line begins no further one.
+        left = lines + (os.pread(file, 1, size - 1) == b"\n")
+        while end > 0:
+            begin = max(0, end - _TAIL_BLOCK)
+            block = os.pread(file, end - begin, begin)
+            found = block.count(b"\n")
+            if found >= left:
+                position = len(block)
+                for _ in range(left):
+                    position = block.rindex(b"\n", 0, position)
+                return begin + position + 1
+            left -= found
+            end = begin
+        return 0
+    finally:
+        os.close(file)

@@ -1,0 +1,477 @@
+"""Content-addressed objects on files: bundles, arguments, results.
+
+An object's name is the SHA-256 of its bytes, so writing twice is harmless and a
+read gives these bytes or an error. Layout below the root:
+
+    ab/ab12…ef            a complete object, read-only
+    partial/ab12…ef.part  an upload that was cut; goes on where its file ends
+    partial/….tmp         private files of one upload; removed at the next start
+
+An object appears under its name only by a rename, after its content was hashed
+and synced; so nothing half-written can ever be read, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar, TypeVarTuple, Unpack
+
+from .core.errors import InvalidArgument, NotFound, ResourceExhausted
+from .errors import Aborted, DataLoss
+from .files import FULL_DISK, fan_out, sync_directory
+
+CHUNK = 256 * 1024
+"""Bytes of one message; the limit of the wire."""
+
+_BATCH = 4 * 1024 * 1024
+"""Bytes handed to the threads at once: large enough that the hop costs nothing."""
+
+_SYNC_EVERY = 16 * 1024 * 1024
+"""Bytes between two syncs of an upload: what a cut of the machine can cost."""
+
+_PARTIAL_AGE = 24 * 3600.0
+"""Seconds after which an upload that nobody went on with is removed."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def check_digest(digest: str, field: str = "digest") -> str:
+    """Returns the digest, or raises InvalidArgument naming `field` if it is none."""
+    if not _DIGEST.fullmatch(digest):
+        raise InvalidArgument(
+            "bad_digest",
+            f"{field} is {digest[:80]!r}, not the SHA-256 of an object",
+            field=field,
+            hint="give 64 lower-case hexadecimal digits",
+        )
+    return digest
+
+
+class FileObjectStore:
+    """Objects in a directory; all file work happens in its own threads.
+
+    Args:
+        root: The directory; made if it is missing. One store owns it alone.
+        max_bytes: Most bytes of all complete objects together; 0 means no limit but the disk.
+        min_free_bytes: Writes are refused when they would leave less than this free on the
+            disk, so that the database beside the objects can go on.
+        clock: Seconds since the epoch, for the age of uploads that were cut.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int = 0,
+        min_free_bytes: int = 128 * 1024 * 1024,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._root = root
+        self._partial = root / "partial"
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="objects")
+        self._claimed: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._used = 0
+        self._prepare(clock())
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all complete objects."""
+        return self._used
+
+    def close(self) -> None:
+        """Ends the threads; uploads that are under way keep what is on disk."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def path(self, digest: str) -> Path:
+        """Where the object is, or would be."""
+        return self._root / digest[:2] / digest
+
+    async def has(self, digest: str) -> bool:
+        """True when the object is there, complete."""
+        return await self._run(self.path(check_digest(digest)).is_file)
+
+    async def size(self, digest: str) -> int:
+        """Length in bytes; NotFound when it is not there."""
+        path = self.path(check_digest(digest))
+        try:
+            return (await self._run(path.stat)).st_size
+        except FileNotFoundError:
+            raise _not_found(digest) from None
+
+    async def missing(self, digests: Iterable[str]) -> list[str]:
+        """Those of the digests that are not there, each once, in the order given."""
+        wanted = list(dict.fromkeys(check_digest(digest, "digests") for digest in digests))
+        return await self._run(lambda: [digest for digest in wanted if not self.path(digest).is_file()])
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Stores the bytes durably and returns their digest."""
+        digest = await self._run(lambda: hashlib.sha256(data).hexdigest())
+        async with self.writer(digest, len(data)) as writer:
+            if not writer.complete:
+                await writer.write(data[writer.offset :])
+                await writer.commit()
+        return digest
+
+    async def get_bytes(self, digest: str, *, limit: int) -> bytes:
+        """The whole object, verified; ResourceExhausted when it is longer than `limit` bytes."""
+        size = await self.size(digest)
+        if size > limit:
+            raise ResourceExhausted(
+                "object_too_large", f"object {digest} has {size} bytes, more than the {limit} allowed here"
+            )
+        return b"".join([chunk async for chunk in self.read(digest)])
+
+    async def link_from(self, path: Path) -> str:
+        """Takes a file of this host over by a hard link, or by a copy across file systems.
+
+        The file becomes read-only and must not be written to any more; a change while it is
+        hashed is seen and refused as Aborted. Returns the digest.
+        """
+        size = (await self._run(path.stat)).st_size
+        await self._make_room(size)
+        private = self._private("link")
+        try:
+            digest = await self._run(_link, path, private)
+            await self._run(self._install, private, digest)
+        finally:
+            await self._run(private.unlink, True)
+        return digest
+
+    def writer(self, digest: str, size: int) -> ObjectWriter:
+        """An upload, to be used with `async with`; see ObjectWriter."""
+        if size < 0:
+            raise InvalidArgument("bad_size", f"size is {size}", field="size", hint="give a length in bytes")
+        return ObjectWriter(self, check_digest(digest), size)
+
+    async def read(self, digest: str, offset: int = 0, *, length: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from `offset`, in chunks of at most 256 KiB.
+
+        A read of the whole object is verified on the way: if the disk has changed the content, the
+        last chunk is withheld, the file is put aside and DataLoss is raised.
+        """
+        path = self.path(check_digest(digest))
+        if offset < 0:
+            raise InvalidArgument("bad_offset", f"offset is {offset}", field="offset", hint="count from 0")
+        try:
+            file = await self._run(open, path, "rb")
+        except FileNotFoundError:
+            raise _not_found(digest) from None
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if offset > size:
+                raise InvalidArgument(
+                    "bad_offset",
+                    f"offset is {offset}, but object {digest} has {size} bytes",
+                    field="offset",
+                    hint="read from an offset within the object",
+                )
+            end = size if length is None else min(size, offset + length)
+            hasher = hashlib.sha256() if offset == 0 and end == size else None
+            position = offset
+            while position < end:
+                start, want = position, min(_BATCH, end - position)
+                block = await self._run(_read_block, file.fileno(), start, want, hasher)
+                position += len(block)
+                if not block or (position == end and hasher is not None and hasher.hexdigest() != digest):
+                    await self._run(self._put_aside, path, size)
+                    raise DataLoss(
+                        "object_damaged",
+                        f"object {digest} does not have its content any more",
+                        hint="send it again; the damaged file was put aside for inspection",
+                    )
+                for begin in range(0, len(block), CHUNK):
+                    yield block[begin : begin + CHUNK]
+        finally:
+            file.close()
+
+    async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    def _prepare(self, now: float) -> None:
+        fan_out(self._root)
+        self._partial.mkdir(exist_ok=True)
+        for entry in os.scandir(self._partial):
+            if entry.name.endswith(".tmp") or now - entry.stat().st_mtime > _PARTIAL_AGE:
+                os.unlink(entry.path)
+        for number in range(256):
+            with os.scandir(self._root / f"{number:02x}") as entries:
+                self._used += sum(entry.stat().st_size for entry in entries)
+
+    def _private(self, kind: str) -> Path:
+        return self._partial / f"{kind}-{next(self._numbers)}.tmp"
+
+    async def _make_room(self, size: int) -> None:
+        free = (await self._run(shutil.disk_usage, self._root)).free
+        if self._max_bytes and self._used + size > self._max_bytes:
+            raise ResourceExhausted(
+                "object_quota",
+                f"the object store holds {self._used} of {self._max_bytes} bytes; {size} more do not fit",
+                field="size",
+                hint="let old results expire (expire_after) or raise the limit of the control plane",
+            )
+        if size > free - self._min_free_bytes:
+            raise _disk_full(size)
+
+    def _install(self, source: Path, digest: str) -> None:
+        target = self.path(digest)
+        if target.is_file():
+            source.unlink()
+            return
+        size = source.stat().st_size
+        source.chmod(0o400)
+        os.rename(source, target)
+        sync_directory(target.parent)
+        self._used += size
+
+    def _put_aside(self, path: Path, size: int) -> None:
+        damaged = self._root / "damaged"
+        damaged.mkdir(exist_ok=True)
+        os.replace(path, damaged / path.name)
+        self._used -= size
+
+
+class ObjectWriter:
+    """One upload of one object.
+
+    Inside `async with`, `offset` says where to go on (what an earlier, cut upload left counts) and
+    `complete` whether the object is there already. `write` takes the bytes in order, `commit` verifies
+    and publishes. Leaving without `commit` keeps what came so far for the next try, except when the
+    content was wrong or the disk is full: then nothing is kept.
+
+    A second upload of the same object beside a living one gets a file of its own and begins at 0.
+    """
+
+    def __init__(self, store: FileObjectStore, digest: str, size: int) -> None:
+        self.digest = digest
+        self.size = size
+        self.offset = 0
+        """Bytes taken so far."""
+        self.durable = 0
+        """Bytes that are synced."""
+        self.complete = False
+        self._store = store
+        self._hasher = hashlib.sha256()
+        self._shared = False
+        self._resumed = False
+        self._spoiled = False
+        self._path: Path | None = None
+        self._file = -1
+
+    async def __aenter__(self) -> ObjectWriter:
+        store = self._store
+        if await store.has(self.digest):
+            actual = await store.size(self.digest)
+            if actual != self.size:
+                raise InvalidArgument(
+                    "bad_size",
+                    f"size is {self.size}, but object {self.digest} has {actual} bytes",
+                    field="size",
+                    hint="name the length of the content that the digest was taken of",
+                )
+            self.offset = self.durable = self.size
+            self.complete = True
+            return self
+        self._shared = self.digest not in store._claimed
+        if self._shared:
+            store._claimed.add(self.digest)
+            self._path = store._partial / f"{self.digest}.part"
+        else:
+            self._path = store._private(self.digest)
+        try:
+            await store._run(self._open)
+            await store._make_room(self.size - self.offset)
+        except BaseException:
+            await self._leave(keep=False)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave(keep=not self._spoiled)
+
+    async def write(self, data: bytes) -> None:
+        """Takes the next bytes.
+
+        Raises:
+            InvalidArgument: More bytes than the size came.
+            ResourceExhausted: The disk is full.
+        """
+        if self.offset + len(data) > self.size:
+            self._spoiled = True
+            raise InvalidArgument(
+                "too_long",
+                f"object {self.digest} was announced with {self.size} bytes, but more came",
+                field="data",
+                hint="announce the true size in the first message",
+            )
+        try:
+            view = memoryview(data)
+            for begin in range(0, len(data), _BATCH):
+                block = view[begin : begin + _BATCH]
+                # Hashing in a thread beside the writing one: both leave the interpreter's lock,
+                # so that the sum takes hardly longer than the slower of the two.
+                await asyncio.gather(
+                    self._store._run(_write_all, self._file, block),
+                    self._store._run(self._hasher.update, block),
+                )
+                self.offset += len(block)
+                if self.offset - self.durable >= _SYNC_EVERY:
+                    await self.sync()
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                self._spoiled = True
+                raise _disk_full(self.size) from None
+            raise
+
+    async def sync(self) -> None:
+        """Makes everything taken so far durable."""
+        reached = self.offset
+        await self._store._run(os.fdatasync, self._file)
+        self.durable = reached
+
+    async def commit(self) -> None:
+        """Verifies the content, makes it durable and publishes it under its digest."""
+        if self.complete:
+            return
+        if self.offset != self.size:
+            raise InvalidArgument(
+                "too_short",
+                f"object {self.digest} was announced with {self.size} bytes, but {self.offset} came",
+                field="data",
+                hint="send the rest; the server keeps what it has",
+            )
+        if self._hasher.hexdigest() != self.digest:
+            self._spoiled = True
+            if self._resumed:
+                # The first part came from an earlier call and may have been damaged by a crash of
+                # the machine; the sender may well be right.
+                raise Aborted(
+                    "upload_restarted",
+                    f"what an earlier upload of object {self.digest} left was damaged and is removed",
+                    hint="send the object again from its first byte",
+                )
+            raise InvalidArgument(
+                "digest_mismatch",
+                f"the content sent does not hash to {self.digest}",
+                field="digest",
+                hint="compute the SHA-256 of exactly the bytes that are sent",
+            )
+        path = self._path
+        assert path is not None
+        try:
+            await self.sync()
+            await self._store._run(self._store._install, path, self.digest)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                self._spoiled = True
+                raise _disk_full(self.size) from None
+            raise
+        self.complete = True
+
+    def _open(self) -> None:
+        assert self._path is not None
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        present = os.fstat(self._file).st_size
+        if present > self.size:
+            os.ftruncate(self._file, 0)
+            present = 0
+        while self.offset < present:
+            self.offset += len(_read_block(self._file, self.offset, _BATCH, self._hasher))
+        os.lseek(self._file, self.offset, os.SEEK_SET)
+        if present:
+            self._resumed = True
+            os.fdatasync(self._file)
+            self.durable = self.offset
+
+    def _discard(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    async def _leave(self, *, keep: bool) -> None:
+        file, self._file = self._file, -1
+
+        def finish() -> None:
+            if file >= 0:
+                os.close(file)
+            if not self.complete and not (keep and self._shared and self.offset):
+                self._discard()
+
+        try:
+            await self._store._run(finish)
+        finally:
+            if self._shared:
+                self._store._claimed.discard(self.digest)
+
+
+def _not_found(digest: str) -> NotFound:
+    return NotFound(
+        "object_not_found",
+        f"object {digest} is not there",
+        field="digest",
+        hint="write it first; results are removed when they expire",
+    )
+
+
+def _disk_full(size: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        "disk_full",
+        f"the disk of the object store has no room for {size} bytes",
+        field="size",
+        hint="free space on the control plane's disk, then send it again",
+    )
+
+
+def _write_all(file: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _read_block(file: int, offset: int, length: int, hasher: hashlib._Hash | None) -> bytes:
+    block = os.pread(file, length, offset)
+    if hasher is not None:
+        hasher.update(block)
+    return block
+
+
+def _link(source: Path, private: Path) -> str:
+    """Links or copies `source` to `private`, read-only and synced, and returns its digest."""
+    try:
+        os.link(source, private)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        shutil.copyfile(source, private)
+    private.chmod(0o400)
+    with private.open("rb") as file:
+        before = os.fstat(file.fileno())
+        hasher = hashlib.sha256()
+        offset = 0
+        while block := _read_block(file.fileno(), offset, _BATCH, hasher):
+            offset += len(block)
+        os.fsync(file.fileno())
+        after = os.fstat(file.fileno())
+    if offset != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise Aborted(
+            "file_changed",
+            f"{source.name} was written to while it was taken over",
+            hint="hand a file over only after its writers have ended",
+        )
+    return hasher.hexdigest()

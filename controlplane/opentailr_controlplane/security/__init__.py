@@ -1,0 +1,1 @@
+"""Who may do what: tokens, users, and the one function that decides."""

@@ -1,0 +1,246 @@
+"""The log store: bytes by offsets, durable offsets, tails, followers, ends and bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from opentailr_controlplane.core.errors import InvalidArgument, ResourceExhausted
+from opentailr_controlplane.logstore import Appended, Extent, FileLogStore, Stream
+
+OUT, ERR = Stream.STDOUT, Stream.STDERR
+
+
+@pytest.fixture
+async def logs(tmp_path: Path) -> AsyncIterator[FileLogStore]:
+    made = FileLogStore(tmp_path / "logs")
+    yield made
+    await made.close()
+
+
+async def everything(logs: FileLogStore, log_id: str, stream: Stream = OUT, offset: int = 0) -> bytes:
+    parts = []
+    while part := await logs.read(log_id, stream, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+@pytest.mark.clause("B158")
+async def test_streams_are_apart_and_readable_at_once(logs: FileLogStore) -> None:
+    await logs.append("att_1", OUT, offset=0, data=b"out")
+    await logs.append("att_1", ERR, offset=0, data=b"err\xff\xfe")
+    assert await everything(logs, "att_1", OUT) == b"out"
+    assert await everything(logs, "att_1", ERR) == b"err\xff\xfe"
+    assert await everything(logs, "att_2", OUT) == b""
+    assert await logs.extent("att_2", OUT) == Extent(0, False)
+
+
+async def test_offset_rules(logs: FileLogStore) -> None:
+    assert await logs.append("a", OUT, offset=0, data=b"12345") == Appended(5)
+    assert await logs.append("a", OUT, offset=0, data=b"12345") == Appended(5)
+    assert await logs.append("a", OUT, offset=2, data=b"345") == Appended(5)
+    assert await logs.append("a", OUT, offset=7, data=b"x") == Appended(5, expected=True)
+    assert await logs.append("a", OUT, offset=3, data=b"4567") == Appended(5, expected=True)
+    assert await logs.append("a", OUT, offset=5, data=b"67", end=True) == Appended(7)
+    assert await logs.append("a", OUT, offset=5, data=b"67", end=True) == Appended(7)
+    assert await logs.append("a", OUT, offset=7, data=b"8") == Appended(7, refused=True)
+    assert await everything(logs, "a") == b"1234567"
+    assert await logs.extent("a", OUT) == Extent(7, True)
+
+
+async def test_end_may_come_with_a_repeat_or_alone(logs: FileLogStore) -> None:
+    await logs.append("a", OUT, offset=0, data=b"123")
+    assert await logs.append("a", OUT, offset=0, data=b"123", end=True) == Appended(3)
+    assert await logs.extent("a", OUT) == Extent(3, True)
+    assert await everything(logs, "a") == b"123"
+    await logs.append("b", OUT, offset=0, data=b"", end=True)
+    assert await logs.extent("b", OUT) == Extent(0, True)
+
+
+async def test_durable_offset_follows_the_sync(logs: FileLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await logs.append("a", OUT, offset=0, data=b"123")
+    assert await logs.durable("a", OUT) == 0
+    await logs.sync()
+    assert await logs.durable("a", OUT) == 3
+
+    def broken(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("opentailr_controlplane.logstore.os.fsync", broken)
+    await logs.append("a", OUT, offset=3, data=b"45")
+    with pytest.raises(OSError, match="Input/output"):
+        await logs.sync()
+    assert await logs.durable("a", OUT) == 3
+    monkeypatch.undo()
+    await logs.sync()
+    assert await logs.durable("a", OUT) == 5
+
+
+async def test_one_sync_serves_all_that_gathered(logs: FileLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    true_fsync = os.fsync
+    monkeypatch.setattr(
+        "opentailr_controlplane.logstore.os.fsync", lambda file: (synced.append(file), true_fsync(file))[1]
+    )
+    for number in range(50):
+        await logs.append("a", OUT, offset=number, data=b"x")
+    await asyncio.gather(*(logs.sync() for _ in range(20)))
+    assert len(synced) <= 2
+
+
+@pytest.mark.clause("B157")
+async def test_logs_survive_a_restart(logs: FileLogStore, tmp_path: Path) -> None:
+    await logs.append("a", OUT, offset=0, data=b"one\n")
+    await logs.append("b", OUT, offset=0, data=b"two\n", end=True)
+    await logs.close()
+    again = FileLogStore(tmp_path / "logs")
+    assert await again.extent("a", OUT) == Extent(4, False)
+    assert await again.extent("b", OUT) == Extent(4, True)
+    assert await again.durable("a", OUT) == 0
+    assert await again.append("a", OUT, offset=0, data=b"one\n") == Appended(4)
+    await again.sync()
+    assert await again.durable("a", OUT) == 4
+    assert await again.append("a", OUT, offset=4, data=b"more\n") == Appended(9)
+    assert await everything(again, "a") == b"one\nmore\n"
+    await again.close()
+
+
+@pytest.mark.clause("B155")
+@pytest.mark.parametrize(
+    ("text", "lines", "tail"),
+    [
+        (b"", 3, b""),
+        (b"a\nb\nc\n", 2, b"b\nc\n"),
+        (b"a\nb\nc", 2, b"b\nc"),
+        (b"a\nb\nc\n", 3, b"a\nb\nc\n"),
+        (b"a\nb\nc\n", 9, b"a\nb\nc\n"),
+        (b"a\n\n\n", 2, b"\n\n"),
+        (b"\n", 1, b"\n"),
+        (b"only", 1, b"only"),
+        (b"a\nb", 0, b""),
+        (b"\xff\n\xfe\n", 1, b"\xfe\n"),
+    ],
+)
+async def test_tail(logs: FileLogStore, text: bytes, lines: int, tail: bytes) -> None:
+    await logs.append("a", OUT, offset=0, data=text)
+    assert await everything(logs, "a", OUT, await logs.tail_offset("a", OUT, lines)) == tail
+
+
+async def test_tail_across_blocks_agrees_with_splitting(
+    logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opentailr_controlplane.logstore._TAIL_BLOCK", 7)
+    random_ = random.Random(3)
+    for number in range(40):
+        text = b"".join(random_.choice([b"\n", b"a", b"bcd"]) for _ in range(random_.randrange(60)))
+        await logs.append(f"a{number}", OUT, offset=0, data=text)
+        for lines in range(1, 12):
+            offset = await logs.tail_offset(f"a{number}", OUT, lines)
+            assert text[offset:] == b"".join(text.splitlines(keepends=True)[-lines:]), (text, lines)
+
+
+async def test_tail_of_a_big_log_reads_its_end_only(logs: FileLogStore) -> None:
+    line = b"x" * 99 + b"\n"
+    await logs.append("big", OUT, offset=0, data=line)
+    path = next(path for path in Path(logs._root).rglob("big.out"))
+    with path.open("r+b") as file:
+        file.truncate(200_000_000)
+        file.seek(200_000_000 - 100 * 5000 - 1)
+        file.write(b"\n" + line * 5000)
+    await logs.close()
+    again = FileLogStore(Path(logs._root))
+    begun = time.perf_counter()
+    offset = await again.tail_offset("big", OUT, 5000)
+    assert offset == 200_000_000 - 100 * 5000
+    assert time.perf_counter() - begun < 0.2, "5,000 lines from the end must not need the whole file"
+    await again.close()
+
+
+async def test_follower_is_woken_by_bytes_and_by_the_end(logs: FileLogStore) -> None:
+    waiting = asyncio.create_task(logs.wait("a", OUT, 0))
+    await asyncio.sleep(0)
+    await logs.append("a", OUT, offset=0, data=b"12")
+    assert await asyncio.wait_for(waiting, 5) == Extent(2, False)
+    waiting = asyncio.create_task(logs.wait("a", OUT, 2))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await logs.mark_ended("a", OUT)
+    assert await asyncio.wait_for(waiting, 5) == Extent(2, True)
+
+
+async def test_given_up_followers_leave_nothing(logs: FileLogStore) -> None:
+    waiting = [asyncio.create_task(logs.wait("a", OUT, 0)) for _ in range(5)]
+    await asyncio.sleep(0.02)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    log = logs._logs[("a", OUT)]
+    assert (log.users, log.waiters) == (0, set())
+
+
+async def test_bound_cuts_says_so_and_ends(tmp_path: Path) -> None:
+    logs = FileLogStore(tmp_path / "logs", max_bytes=10)
+    assert (await logs.append("a", OUT, offset=0, data=b"12345")).refused is False
+    waiting = asyncio.create_task(logs.wait("a", OUT, 5))
+    assert (await logs.append("a", OUT, offset=5, data=b"67890AB")).refused is True
+    assert (await logs.append("a", OUT, offset=12, data=b"C")).refused is True
+    text = await everything(logs, "a")
+    assert text.startswith(b"1234567890\n[the log ends here: it reached the limit of 10 bytes]")
+    assert (await asyncio.wait_for(waiting, 5)).ended
+    await logs.close()
+    again = FileLogStore(tmp_path / "logs", max_bytes=10)
+    assert (await again.append("a", OUT, offset=12, data=b"C")).refused is True
+    assert await everything(again, "a") == text
+    await again.close()
+
+
+async def test_full_disk_takes_nothing_of_the_chunk(
+    logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await logs.append("a", OUT, offset=0, data=b"123")
+    true_pwrite = os.pwrite
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        if offset > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return true_pwrite(file, data[:1], offset)
+
+    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    with pytest.raises(ResourceExhausted, match="no room"):
+        await logs.append("a", OUT, offset=3, data=b"456")
+    monkeypatch.undo()
+    assert await everything(logs, "a") == b"123"
+    assert await logs.append("a", OUT, offset=3, data=b"456") == Appended(6)
+
+
+async def test_many_logs_keep_few_files_open(logs: FileLogStore) -> None:
+    for number in range(300):
+        await logs.append(f"att_{number}", OUT, offset=0, data=b"x")
+        if number % 50 == 0:
+            await logs.sync()
+    await logs.sync()
+    await logs.append("att_0", OUT, offset=1, data=b"y")
+    assert len(logs._open) <= 130
+    assert await everything(logs, "att_0") == b"xy"
+
+
+async def test_names_cannot_leave_the_directory(logs: FileLogStore) -> None:
+    for name in ("../x", "", "a/b", "a" * 200, ".hidden"):
+        with pytest.raises(InvalidArgument):
+            await logs.append(name, OUT, offset=0, data=b"x")
+
+
+async def test_own_log_goes_on_where_it_is(logs: FileLogStore) -> None:
+    await logs.append_own("run_1", b"one\n")
+    await logs.append_own("run_1", b"two\n", end=True)
+    await logs.append_own("run_1", b"late\n")
+    assert await everything(logs, "run_1") == b"one\ntwo\n"
+    assert (await logs.extent("run_1", OUT)).ended
