@@ -1,0 +1,1 @@
+"""The durable truth: tables, migrations, the engine's writer and the loader."""
