@@ -1,0 +1,54 @@
+"""`dt`: look at jobs, runs, logs and nodes, and start or stop things."""
+
+from __future__ import annotations
+
+import typer
+
+from datatailr.cli import jobs, nodes, runlogs
+from datatailr.cli.exits import EXIT_CODES, exit_code_table, run_program
+from datatailr.cli.session import new_group
+
+app = new_group("Look at jobs, runs, logs and nodes of the platform, and start or stop things.")
+app.add_typer(jobs.app, name="job")
+app.add_typer(runlogs.app, name="log")
+app.add_typer(nodes.app, name="node")
+
+help_app = new_group("Texts about things that several commands share.")
+app.add_typer(help_app, name="help")
+
+
+@help_app.command("exit-codes")
+def show_exit_codes() -> None:
+    """Print what the exit codes of `dt` mean."""
+    typer.echo("Exit codes of dt:")
+    typer.echo(exit_code_table())
+
+
+@help_app.command("environment")
+def show_environment() -> None:
+    """Print the environment variables that `dt` reads."""
+    typer.echo(
+        "DATATAILR_ADDRESS    HOST:PORT of the server; before the client configuration file\n"
+        "DATATAILR_TOKEN      the token to show it\n"
+        "XDG_CONFIG_HOME      where opentailr/client.json lies; ~/.config by default\n"
+        "DATATAILR_PROGRESS   0 switches the display of progress off\n"
+        "NO_COLOR             any value switches colours off"
+    )
+
+
+@app.callback(
+    epilog="Exit codes: "
+    + ", ".join(f"{int(code)} {meaning.split(':')[0]}" for code, meaning in EXIT_CODES)
+    + "."
+)
+def dt() -> None:
+    """Look at jobs, runs, logs and nodes of the platform, and start or stop things."""
+
+
+def main() -> None:
+    """Entry point of the program."""
+    run_program(lambda: app(prog_name="dt"))
+
+
+if __name__ == "__main__":
+    main()

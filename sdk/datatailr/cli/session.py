@@ -1,0 +1,120 @@
+"""What every command of `dt` shares: the options, and the connection to the server."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from datatailr.errors import NotConfiguredError
+
+if TYPE_CHECKING:
+    from datatailr.client.connection import Connection
+    from datatailr.v1 import run_pb2
+
+JsonOption = Annotated[bool, typer.Option("-j", "--json", help="Print JSON, times in microseconds.")]
+PrettyOption = Annotated[bool, typer.Option("-p", "--pretty", help="Print JSON, indented.")]
+UtcOption = Annotated[bool, typer.Option("-u", "--utc", help="Show times in UTC instead of local time.")]
+EnvironmentOption = Annotated[
+    str, typer.Option("-e", "--environment", help="dev, pre or prod.", show_default=True)
+]
+VersionOption = Annotated[
+    int | None, typer.Option("-v", "--version", min=1, help="Version number; the latest by default.")
+]
+OffsetOption = Annotated[int, typer.Option("-o", "--offset", min=0, help="Leave out the first so many.")]
+BatchSizeOption = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Show at most so many.")]
+RunIdOption = Annotated[
+    int | None, typer.Option("-i", "--run-id", min=1, help="Number of the run; the latest by default.")
+]
+
+
+def new_group(help_text: str) -> typer.Typer:
+    """A group of commands with the manners of this program."""
+    return typer.Typer(
+        help=help_text,
+        no_args_is_help=True,
+        # Without this typer imports rich for each help text.
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+
+
+def open_connection() -> Connection:
+    """The connection to the configured server; nothing is sent yet.
+
+    Raises:
+        NotConfiguredError: no address is known.
+    """
+    from datatailr.client.config import load_config
+
+    config = load_config()
+
+    if config is None:
+        raise NotConfiguredError(
+            "no platform is known on this machine\n"
+            "hint: start one with `datatailr up`, or set DATATAILR_ADDRESS and DATATAILR_TOKEN"
+        )
+
+    from datatailr.client.connection import Connection
+
+    return Connection(config.address, config.token)
+
+
+def find_run(connection: Connection, name: str, environment: str, run_id: int | None) -> run_pb2.Run:
+    """The given or latest run of a job, which may be named by internal name, display name or id.
+
+    Raises:
+        NotFoundError: no such job or run, a run of another job, or a job that never ran.
+    """
+    from datatailr.client import queries
+    from datatailr.errors import NotFoundError
+
+    if run_id is not None:
+        run = queries.run(connection, run_id)
+
+        if name not in (run.job_name, run.display_name, run.job_id):
+            raise NotFoundError(
+                f"run {run_id} is one of {run.job_name!r}, not of {name!r}\n"
+                f"hint: `dt job runs {name}` lists the runs of this job"
+            )
+
+        return run
+
+    job = queries.job(connection, name, environment)
+    found = queries.runs(connection, job.definition.name, environment=environment, page_size=1)
+    latest = next(found, None)
+
+    if latest is None:
+        raise NotFoundError(
+            f"{name!r} has not run in {environment} yet\n"
+            f"hint: `dt job start {job.definition.name} -e {environment}` starts it"
+        )
+
+    return latest
+
+
+def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run_id: int) -> run_pb2.RunTask:
+    """The task of a number or name.
+
+    Raises:
+        NotFoundError: there is none; suggests a name that is near.
+    """
+    from datatailr.errors import NotFoundError
+
+    by_name: dict[str, run_pb2.RunTask] = {}
+
+    for task in tasks:
+        if wanted == str(task.task_id):
+            return task
+
+        by_name[task.name] = task
+
+    if wanted in by_name:
+        return by_name[wanted]
+
+    near = difflib.get_close_matches(wanted, by_name, n=1)
+    remedy = f"did you mean {near[0]!r}?" if near else f"`dt job watch` shows the tasks of run {run_id}"
+    raise NotFoundError(f"run {run_id} has no task {wanted!r}\nhint: {remedy}")
