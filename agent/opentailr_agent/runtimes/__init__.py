@@ -1,0 +1,1 @@
+"""Runtimes: what starts, watches and ends attempts on a node."""

@@ -1,0 +1,7 @@
+"""What runs inside jobs: the keeper of a node's processes and the code around a user's function.
+
+Standard library only, for Python 3.10 and later: these files are started by path
+with the interpreter of the user's environment, where nothing else of the
+platform may be assumed. `boot.py` is the way in, `state.py` the only module that
+the rest of the SDK reads.
+"""

@@ -1,0 +1,63 @@
+"""Turns stored arguments back into a call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+PLATFORM_PARAMETERS = ("rundate", "scheduled_time", "started_at", "batch_name", "job_name")
+"""Parameters that a task function may declare and that the platform fills (B40)."""
+PLATFORM_VARIABLE_PREFIX = "DATATAILR_BATCH_ARG_"
+
+
+def bind(
+    function: Callable[..., Any], stored: Mapping[str, Any], environment: Mapping[str, str]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments of the call that `stored` describes (B17, B40, B42).
+
+    `stored` maps parameter names to values: `*args` under its own name as a
+    tuple, `**kwargs` flattened. Platform parameters that the function declares
+    and that are not stored come from `environment`. Raises TypeError, naming the
+    parameter, when the stored arguments do not fit the function.
+    """
+    values = dict(stored)
+    name = getattr(function, "__name__", repr(function))
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return [], values
+    for parameter in parameters:
+        variable = PLATFORM_VARIABLE_PREFIX + parameter.name.upper()
+        wanted = parameter.name in PLATFORM_PARAMETERS and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        if wanted and parameter.name not in values and variable in environment:
+            values[parameter.name] = environment[variable]
+
+    rest = next((values[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL and p.name in values), ())
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    for parameter in parameters:
+        by_position = parameter.kind is parameter.POSITIONAL_ONLY or (
+            parameter.kind is parameter.POSITIONAL_OR_KEYWORD and bool(rest)
+        )
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            positional.extend(values.pop(parameter.name, ()))
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        elif parameter.name in values:
+            value = values.pop(parameter.name)
+            if by_position:
+                positional.append(value)
+            else:
+                keywords[parameter.name] = value
+        elif parameter.default is parameter.empty:
+            raise TypeError(f"{name}() has no stored argument for its parameter {parameter.name!r}")
+        elif by_position:
+            positional.append(parameter.default)
+    if values and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"{name}() has no parameter {next(iter(values))!r}, but an argument is stored for it")
+    keywords.update(values)
+    return positional, keywords

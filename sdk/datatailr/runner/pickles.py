@@ -1,0 +1,147 @@
+"""Arguments in, results and exceptions out, by pickle."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from .wire import INLINE_RESULT
+
+PROTOCOL = 5
+
+
+class ResultError(Exception):
+    """A result that cannot be pickled; the message names the task and the type (B44)."""
+
+
+class _ArgumentUnpickler(pickle.Unpickler):
+    """Replaces the persistent id `("task", id)` by the result of that task (B43)."""
+
+    def __init__(self, file: BinaryIO, inputs: Mapping[int, str]) -> None:
+        super().__init__(file)
+        self._inputs = inputs
+        self._results: dict[int, Any] = {}
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not (isinstance(pid, tuple) and len(pid) == 2 and pid[0] == "task"):
+            raise pickle.UnpicklingError(f"unknown reference {pid!r} among the stored arguments")
+        task = pid[1]
+        if task not in self._results:
+            if task not in self._inputs:
+                raise pickle.UnpicklingError(f"the result of task {task!r} was not handed over")
+            with open(self._inputs[task], "rb") as file:
+                self._results[task] = pickle.load(file)
+        return self._results[task]
+
+
+def read_arguments(path: str, inputs: Mapping[int, str]) -> dict[str, Any]:
+    """The stored arguments with every task replaced by its result.
+
+    A result that is named several times is read once and shared.
+    """
+    with open(path, "rb") as file:
+        arguments = _ArgumentUnpickler(file, inputs).load()
+    if not isinstance(arguments, dict):
+        raise pickle.UnpicklingError(f"the stored arguments are a {type(arguments).__name__}, not a dict")
+    return arguments
+
+
+class ResultWriter(io.RawIOBase):
+    """Collects a small result in memory and lets a larger one flow into a file."""
+
+    def __init__(self, path: str, limit: int = INLINE_RESULT) -> None:
+        super().__init__()
+        self._path = path
+        self._limit = limit
+        self._memory = bytearray()
+        self._file: io.BufferedWriter | None = None
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self.size += len(view)
+        if self._file is None and self.size > self._limit:
+            self._file = open(self._path, "wb")  # noqa: SIM115 - lives until finish or discard
+            self._file.write(self._memory)
+            self._memory.clear()
+        if self._file is None:
+            self._memory += view
+        else:
+            self._file.write(view)
+        return len(view)
+
+    def finish(self) -> bytes | None:
+        """The small result, or None when it is in the file, which is on the disk then."""
+        if self._file is None:
+            return bytes(self._memory)
+        self._file.flush()
+        os.fdatasync(self._file.fileno())
+        self._file.close()
+        folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return None
+
+    def discard(self) -> None:
+        """Drops what was written so far."""
+        self._memory.clear()
+        self.size = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            os.unlink(self._path)
+
+
+def write_result(value: Any, path: str, *, task: str) -> tuple[bytes | None, int]:
+    """Pickles a result: (bytes, size) up to 64 KiB, else (None, size) with the bytes in `path`.
+
+    `cloudpickle` takes over where it is installed and pickle fails. Raises
+    ResultError that names the task and the type of its result.
+    """
+    writer = ResultWriter(path)
+    try:
+        pickle.Pickler(writer, PROTOCOL).dump(value)
+        return writer.finish(), writer.size
+    except OSError:
+        writer.discard()
+        raise
+    except Exception as error:
+        writer.discard()
+        reason = error
+    try:
+        import cloudpickle
+
+        cloudpickle.Pickler(writer, PROTOCOL).dump(value)
+        return writer.finish(), writer.size
+    except ImportError:
+        pass
+    except OSError:
+        writer.discard()
+        raise
+    except Exception:
+        writer.discard()
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise ResultError(
+        f"the result of task {task!r} cannot be pickled: it is a {kind} ({type(reason).__name__}: {reason}); "
+        "return something that pickle can store"
+    ) from reason
+
+
+def pickle_exception(error: BaseException) -> bytes | None:
+    """Pickle of an exception, None when it cannot be made or read back, or exceeds 64 KiB."""
+    try:
+        data = pickle.dumps(error, PROTOCOL)
+        # Many exception classes pickle but fail to load: their __init__ takes other arguments.
+        if len(data) > INLINE_RESULT or not isinstance(pickle.loads(data), BaseException):
+            return None
+    except Exception:
+        return None
+    return data
