@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from .definition import Plan
-from .values import Bundle, PayloadRef, Recipe
+from .values import Bundle, Environment, PayloadRef, Recipe
 
 
 class VerdictKind(IntEnum):
@@ -30,6 +30,7 @@ class AttemptOrder:
     run_id: int = 0
     task_id: int = 0
     job_id: str = ""
+    environment: Environment = Environment.DEV
     version: int = 0
     plan: Plan | None = None
     inputs: tuple[tuple[int, PayloadRef], ...] = ()

@@ -115,6 +115,8 @@ class Run:
 
     run_id: int
     job_id: str
+    environment: Environment
+    """Of the job; a promoted version's definition names the one it was saved in."""
     version: int
     plan: Plan
     submit_time: int
@@ -368,6 +370,10 @@ class State:
     build_queue: dict[str, None] = field(default_factory=dict)
     woken_shapes: dict[Shape, None] = field(default_factory=dict)
     woken_agents: dict[str, None] = field(default_factory=dict)
+    outgoing: dict[str, None] = field(default_factory=dict)
+    """Agents whose desired set changed since the last flush."""
+    stale: int = 0
+    """Entries of the queues whose task needs no node any more."""
     wall_timers: list[tuple[int, str, tuple[int, int]]] = field(default_factory=list)
     mono_timers: list[tuple[int, str, str]] = field(default_factory=list)
     lease_floor: int = 0
