@@ -1,0 +1,364 @@
+"""`datatailr`: start, stop and look at a platform on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from datatailr.cli.exits import Exit, run_program
+from datatailr.cli.output import print_aligned, print_json, tell
+from datatailr.cli.session import JsonOption, new_group
+
+if TYPE_CHECKING:
+    from datatailr.cli.places import Places
+
+app = new_group("Start, stop and look at a platform on this machine.")
+
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="Directory of all state; ~/.local/share/opentailr by default."
+    ),
+]
+
+DEFAULT_GRPC_PORT: Final = 7070
+DEFAULT_AGENT_PORT: Final = 7071
+DEFAULT_HTTP_PORT: Final = 7080
+
+# What the servers import beside this package: the extras bring them.
+_NEEDED: Final = {
+    "opentailr_controlplane": ("sqlalchemy", "aiosqlite", "structlog", "grpc_health", "grpc_reflection"),
+    "opentailr_agent": ("structlog",),
+}
+
+_DOWN_SECONDS: Final = 12.0
+"""`up` stops within 10 s; more than that means that it hangs."""
+
+_PASS_ON: Final = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@app.command()
+def up(
+    *,
+    data_dir: DataDirOption = None,
+    grpc_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, metavar="N", help="Port for people and programs; 0: any free one, kept."
+        ),
+    ] = DEFAULT_GRPC_PORT,
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port for browsers; 0: any free one, kept.")
+    ] = DEFAULT_HTTP_PORT,
+    agent_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="N", help="Port for agents; 7071, or any free one beside other ports."
+        ),
+    ] = None,
+    ready_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON with addresses, token and processes, there while it runs."),
+    ] = None,
+    runtime: Annotated[str, typer.Option(help="process or docker.")] = "process",
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory that tasks may have, for instance 8g.")
+    ] = None,
+    cpu: Annotated[
+        float | None, typer.Option(metavar="CORES", help="Cores that tasks may have together.")
+    ] = None,
+    allow_pre_scripts: Annotated[
+        bool, typer.Option("--allow-pre-scripts", help="Let build_script_pre run on this machine.")
+    ] = False,
+    strict_python: Annotated[
+        bool, typer.Option("--strict-python", help="Refuse Python versions that are not on this machine.")
+    ] = False,
+) -> None:
+    """Run a control plane and an agent here, in the foreground, until Ctrl-C.
+
+    Without --data-dir the client configuration is written too, so that Python and `dt` need no
+    environment variable.
+
+    Exit codes: 0 stopped, 1 failed, 2 bad configuration, 3 data directory in use, 4 written by
+    a newer version.
+    """
+    if runtime not in ("process", "docker"):
+        raise typer.BadParameter(f"{runtime!r} is neither process nor docker", param_hint="--runtime")
+
+    _require("opentailr_controlplane", "opentailr_agent")
+
+    from datatailr.cli.places import UpError
+    from datatailr.cli.supervisor import Supervisor, UpOptions
+
+    places = _places(data_dir)
+    agent_arguments: list[str] = []
+
+    if memory is not None:
+        agent_arguments += ["--memory", memory]
+
+    if cpu is not None:
+        agent_arguments += ["--cpu", f"{cpu:g}"]
+
+    if allow_pre_scripts:
+        agent_arguments.append("--allow-pre-scripts")
+
+    if strict_python:
+        agent_arguments.append("--strict-python")
+
+    if agent_port is None:
+        agent_port = DEFAULT_AGENT_PORT if grpc_port == DEFAULT_GRPC_PORT else 0
+
+    if ready_file is not None:
+        ready_file = ready_file.absolute()
+        ready_file.unlink(missing_ok=True)
+
+    options = UpOptions(
+        places=places,
+        grpc_port=grpc_port,
+        agent_port=agent_port,
+        http_port=http_port,
+        ready_file=ready_file,
+        runtime=runtime,
+        agent_arguments=tuple(agent_arguments),
+    )
+    told = False
+
+    def on_ready(document: dict[str, Any]) -> None:
+        nonlocal told
+        config = _configure(document) if data_dir is None else None
+
+        if told:
+            tell("both processes are ready again")
+            return
+
+        told = True
+        _greet(document, places, config=config)
+
+    try:
+        code = Supervisor(options, on_ready=on_ready, say=tell).run()
+    except UpError as error:
+        tell(f"error: {error}")
+        code = error.code
+
+    raise typer.Exit(code)
+
+
+@app.command()
+def down(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Stop the `datatailr up` of a data directory, and wait until it has ended."""
+    from datatailr.cli.places import is_process
+
+    places = _places(data_dir)
+    holder = places.holder()
+
+    if holder is None:
+        _answer_down(places, json=json, pid=None, seconds=0.0)
+        return
+
+    begin = time.monotonic()
+
+    try:
+        os.kill(holder["pid"], signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        tell(f"error: process {holder['pid']} belongs to another user")
+        raise typer.Exit(int(Exit.DENIED)) from None
+
+    while is_process(holder["pid"], holder["started"]):
+        if time.monotonic() - begin > _DOWN_SECONDS:
+            tell(f"error: process {holder['pid']} is still there after {_DOWN_SECONDS:.0f} s")
+            raise typer.Exit(int(Exit.FAILED))
+
+        # Nothing reports the end of a process that is not our child.
+        time.sleep(0.05)
+
+    _answer_down(places, json=json, pid=holder["pid"], seconds=time.monotonic() - begin)
+
+
+@app.command()
+def status(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Show the processes, ports, versions and nodes of the platform of a data directory.
+
+    The exit code is 7 when it does not run or does not answer.
+    """
+    from datatailr.cli.status import platform_status, print_status
+
+    answer = platform_status(_places(data_dir))
+
+    if json:
+        print_json(answer, pretty=True)
+    else:
+        print_status(answer)
+
+    if not answer["reachable"]:
+        raise typer.Exit(int(Exit.UNREACHABLE))
+
+
+@app.command(context_settings=_PASS_ON)
+def controlplane(context: typer.Context) -> None:
+    """Run a control plane alone; all arguments are its own, see `datatailr controlplane --help`."""
+    _become("opentailr_controlplane", context.args)
+
+
+@app.command(context_settings=_PASS_ON)
+def agent(context: typer.Context) -> None:
+    """Run an agent alone; all arguments are its own, see `datatailr agent --help`."""
+    _become("opentailr_agent", context.args)
+
+
+@app.command()
+def version(*, json: JsonOption = False) -> None:
+    """Print the version of this installation."""
+    answer = versions()
+
+    if json:
+        print_json(answer, pretty=True)
+    else:
+        print_aligned([(name, str(value)) for name, value in answer.items()])
+
+
+def versions() -> dict[str, Any]:
+    """What is installed here: release, protocol, Python, and which servers can run."""
+    return {
+        "opentailr": _release(),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "servers": [name.removeprefix("opentailr_") for name in _NEEDED if not _lacks(name)],
+    }
+
+
+def main() -> None:
+    """Entry point of the program."""
+    run_program(lambda: app(prog_name="datatailr"))
+
+
+def _release() -> str:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("opentailr")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _places(data_dir: Path | None) -> Places:
+    from datatailr.cli.places import Places, default_data_dir
+
+    return Places((data_dir or default_data_dir()).absolute())
+
+
+def _configure(document: dict[str, Any]) -> Path | None:
+    """Make this platform the one that the SDK and `dt` of this user talk to.
+
+    A configuration for another server is kept beside, as its token may exist nowhere else.
+    """
+    from datatailr.client.config import config_path, load_config, save_config
+    from datatailr.errors import InvalidRequestError
+
+    path = config_path()
+
+    try:
+        present = load_config({**os.environ, "DATATAILR_ADDRESS": "", "DATATAILR_TOKEN": ""})
+
+        if present is not None and present.address == document["grpc"] and present.token == document["token"]:
+            return path
+
+        if present is not None and present.address != document["grpc"]:
+            kept = path.with_suffix(".json.old")
+            os.replace(path, kept)
+            tell(f"note: the client configuration for {present.address} is now {kept}")
+    except InvalidRequestError as error:
+        tell(f"note: {error}", "note: writing it anew")
+
+    try:
+        return save_config(document["grpc"], document["token"])
+    except InvalidRequestError as error:
+        tell(f"error: {error}")
+        return None
+
+
+def _greet(document: dict[str, Any], places: Places, *, config: Path | None) -> None:
+    """Say where everything is and what to try."""
+    rows = [
+        ("gRPC", document["grpc"]),
+        ("page", document["http"]),
+        ("data", str(places.root)),
+        ("logs", str(places.log("controlplane").parent)),
+    ]
+
+    if config is not None:
+        rows.append(("config", str(config)))
+
+    print("Opentailr is running.", flush=True)
+    print_aligned([(f"  {label}", value) for label, value in rows])
+    print("\nTry:")
+
+    if config is None:
+        print(f"  export DATATAILR_ADDRESS={document['grpc']}")
+        print(f'  export DATATAILR_TOKEN="$(cat {places.admin_token})"')
+
+    print("  dt job ls\n\nCtrl-C stops it.", flush=True)
+
+
+def _answer_down(places: Places, *, json: bool, pid: int | None, seconds: float) -> None:
+    if json:
+        stopped = {"data_dir": str(places.root), "stopped": pid is not None, "pid": pid}
+        print_json(stopped | {"seconds": round(seconds, 3)}, pretty=True)
+    elif pid is None:
+        print(f"nothing runs in {places.root}")
+    else:
+        print(f"stopped process {pid} of {places.root} after {seconds:.1f} s")
+
+
+def _lacks(module: str) -> list[str]:
+    """What is missing to run a server, by import name."""
+    if sys.version_info < (3, 11):
+        return ["Python 3.11"]
+
+    return [name for name in (module, *_NEEDED[module]) if importlib.util.find_spec(name) is None]
+
+
+def _require(*modules: str) -> None:
+    """End with a remedy if a server cannot run with this interpreter."""
+    missing = [name for module in modules for name in _lacks(module)]
+
+    if not missing:
+        return
+
+    if "Python 3.11" in missing:
+        tell(
+            f"error: the servers need Python 3.11 or later; this is {sys.version_info[0]}."
+            f"{sys.version_info[1]}",
+            "hint: install them with a newer interpreter: python3.11 -m pip install 'opentailr[all]'",
+        )
+    else:
+        tell(
+            f"error: the servers are not installed here ({', '.join(dict.fromkeys(missing))} missing)",
+            f"hint: {sys.executable} -m pip install 'opentailr[all]'",
+        )
+
+    raise typer.Exit(int(Exit.FAILED))
+
+
+def _become(module: str, arguments: list[str]) -> None:
+    """Give this process to a server: signals and exit code are then the server's own."""
+    _require(module)
+
+    from datatailr.cli.children import module_command
+
+    command = module_command(module, arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main()
