@@ -256,7 +256,9 @@ class Platform(Protocol):
             ConflictError: several jobs fit the name.
         """
 
-    def list_jobs(self, *, environment: str | None = None, filter: str | None = None) -> Sequence[Mapping[str, Any]]:
+    def list_jobs(
+        self, *, environment: str | None = None, filter: str | None = None
+    ) -> Sequence[Mapping[str, Any]]:
         """The latest version of every job the caller may read, as `job ls` shows it; None means
         all environments; `filter` is an expression of clause B276."""
 
@@ -280,8 +282,14 @@ class Platform(Protocol):
         that was taken over from an earlier run may stand there with `reused` True.
         """
 
-    def read_log(self, run_id: int, *, task_id: int | None = None, stderr: bool = False, lines: int = 5000) -> str:
-        """The last lines of a task's log, or of the run's own without a task id (B155, B156)."""
+    def read_log(
+        self, run_id: int, *, task_id: int | None = None, stderr: bool = False, lines: int = 5000
+    ) -> str:
+        """The last lines of a task's log, "" when there is none yet.
+
+        Without a task id: a workflow's own log (clause B156), for other types the output of the
+        job's process (B155). NotFoundError for an unknown run or task.
+        """
 
     def get_result(self, run_id: int, task_id: int) -> bytes | None:
         """The pickle that a task returned, None when there is none (clauses B159, B160)."""
