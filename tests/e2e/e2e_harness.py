@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def eventually(
-    probe: Callable[[], T], *, seconds: float = 30.0, what: str = "the condition", pause: float = 0.03
+    probe: Callable[[], T | None], *, seconds: float = 30.0, what: str = "the condition", pause: float = 0.03
 ) -> T:
     """The first truthy answer of the probe; fails the test when there is none in time."""
     deadline = time.monotonic() + seconds
@@ -137,7 +137,7 @@ class Platform:
                 return answer
             return None
 
-        self.ready = eventually(read, seconds=seconds, what="the ready file") or {}
+        self.ready = eventually(read, seconds=seconds, what="the ready file")
 
     @property
     def data(self) -> Path:
@@ -344,7 +344,6 @@ class Flow:
             details = eventually(ended, seconds=seconds, what=f"the end of run {run_id} of {self.name}")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{job.run_details(run_id)}\n{self.platform.output()}") from None
-        assert details is not None
         finished = FinishedRun(job, run_id, details, self)
         if state is not None:
             assert details["state"] == state, finished.describe()

@@ -338,7 +338,9 @@ def server_of_protocol(version: str) -> Iterator[str]:
         raise AssertionError
 
     class Everything(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        def service(
+            self, handler_call_details: grpc.HandlerCallDetails
+        ) -> grpc.RpcMethodHandler[bytes, bytes]:
             return grpc.unary_unary_rpc_method_handler(refuse)
 
     pool = futures.ThreadPoolExecutor(2)
