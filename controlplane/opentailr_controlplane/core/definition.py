@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from .errors import InvalidArgument
-from .values import Bundle, JobDefinition, JobType, Recipe, Resources, TaskDefinition
+from .values import Bundle, JobDefinition, JobType, Payload, Recipe, Resources, TaskDefinition
 
 MAX_TASKS = 20_000
 """Most tasks of one workflow; a run with its counters then stays near 10 MB of memory."""
@@ -281,10 +281,11 @@ def _graph(
     large: dict[tuple[int, float], None] = {}
     for task in sorted(tasks, key=lambda item: item.task_id):
         clean = tuple(sorted({upstream for upstream in task.depends_on if upstream != task.task_id}))
-        if clean != task.depends_on:
-            task = TaskDefinition(
-                task.task_id, task.name, task.entrypoint, task.resources, clean, task.env, task.arguments
-            )
+        # A plan stays in memory as long as its runs: it names the arguments and does not hold them.
+        arguments = task.arguments.reference() if isinstance(task.arguments, Payload) else task.arguments
+        task = TaskDefinition(
+            task.task_id, task.name, task.entrypoint, task.resources, clean, task.env, arguments
+        )
         by_id[task.task_id] = task
         large[(task.resources.memory_bytes, task.resources.cpu)] = None
         for upstream in clean:

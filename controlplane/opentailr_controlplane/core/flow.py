@@ -133,19 +133,20 @@ def end_task(
         task.end_time = now.wall
     task.cause = cause.short() if cause is not None else None
     move_task(state, run, task, target, owner)
-    if run.state not in _ACCEPTING:
-        return
+    accepting = run.state in _ACCEPTING
     if target in DONE:
         for successor_id in run.plan.downstream.get(task.task_id, ()):
             successor = run.tasks[successor_id]
             successor.open_upstreams -= 1
-            if not successor.open_upstreams and successor.state is TaskState.BLOCKED:
+            if accepting and not successor.open_upstreams and successor.state is TaskState.BLOCKED:
                 ready_task(state, run, successor, now)
+        return
+    if not accepting:
         return
     name = run.plan.tasks[task.task_id].name
     if run.cause is None and cause is not None:
         message = f"Task {name!r}: {cause.message}"[:4096]
-        run.cause = Cause(cause.kind, message, "", cause.exit_code, cause.signal)
+        run.cause = Cause(cause.kind, message)
     _skip_dependents(state, run, task.task_id, Cause(CauseKind.UPSTREAM, f"Task {name!r} did not complete."))
 
 

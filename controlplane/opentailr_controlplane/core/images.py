@@ -104,7 +104,8 @@ def build_reported(
         agent.image_keys[image.image_key] = None
         _release(state, image, now)
         return
-    cause = (cause or Cause(CauseKind.BUILD_FAILED, "The build failed without a reason.")).short()
+    message = cause.message if cause is not None else "The build failed without a reason."
+    cause = Cause(CauseKind.BUILD_FAILED, message[:4096])
     build.cause = cause
     _end(state, build, BuildState.FAILED, "agent")
     _fail(state, image, cause, "agent", now)
@@ -113,13 +114,13 @@ def build_reported(
 def build_lost(state: State, build: Build, cause: Cause, now: Instant, *, owner: str) -> None:
     """The platform itself failed the build: another one is asked for, within the budget."""
     image = state.images[build.image_key]
-    build.cause = cause.short()
+    build.cause = cause = Cause(cause.kind, cause.message[:4096])
     build.end_time = now.wall
     _end(state, build, BuildState.LOST, owner)
     image.tries += 1
     if image.tries > state.settings.infra_budget:
         image.end_time = now.wall
-        _fail(state, image, cause.short(), "core", now)
+        _fail(state, image, cause, "core", now)
         return
     if image.state is ImageState.BUILDING:
         move_image(state, image, ImageState.QUEUED, "core")

@@ -254,7 +254,9 @@ class Agent:
 EPHEMERAL: dict[str, frozenset[str]] = {
     "Agent": frozenset(
         {
-            "state", "image_keys", "pressure", "lease_start", "lease_armed", "attempt_limit", "attempts_sent",
+            "state", "image_keys", "pressure", "lease_start", "lease_armed",
+            "last_heard",
+            "attempt_limit", "attempts_sent",
             "build_limit", "builds_sent", "revision", "full_revision", "full_wanted", "changed",
             "reserved_at_hello",
         }

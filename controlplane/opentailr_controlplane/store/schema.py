@@ -103,6 +103,7 @@ definition_tasks = Table(
     _flag("arguments_inline"),
     sqlite_with_rowid=False,
 )
+Index("ix_definition_tasks_arguments_digest", definition_tasks.c.arguments_digest)
 
 jobs = Table(
     "jobs",

@@ -1,0 +1,48 @@
+"""Brings a database to the present schema at start; refuses one of the future."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.pool import NullPool
+
+from .errors import NewerSchema
+
+HEAD = "0001"
+"""The newest migration. Named here too, so that a database that is up to date needs no Alembic at start."""
+
+SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(path: Path) -> None:
+    """Upgrades the SQLite database at `path`, making it if it does not exist.
+
+    Raises:
+        NewerSchema: it was written by a newer version.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            if inspect(connection).has_table("alembic_version"):
+                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                if found == HEAD:
+                    return
+            else:
+                found = None
+            from alembic import command
+            from alembic.config import Config
+            from alembic.script import ScriptDirectory
+
+            config = Config()
+            config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
+            known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+            if found is not None and found not in known:
+                raise NewerSchema(
+                    f"{path} was written by a newer version of the program (schema {found}, this version "
+                    f"knows up to {HEAD}). Use that version, or another data directory."
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+    finally:
+        engine.dispose()
