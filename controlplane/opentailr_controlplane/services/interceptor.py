@@ -43,8 +43,9 @@ ERROR_KEY = "opentailr-error-bin"
 DEFAULT_DEADLINE = 60.0
 """Seconds that a call with one answer may take when its caller set no deadline."""
 
-_TEXT_LIMIT = 1500
-"""Most characters of each text of an error: together they must fit into a block of metadata."""
+_TEXT_LIMIT = 2000
+"""Most bytes of each text of an error. Clients take 8 KiB of metadata in all, and a byte that is not plain
+ASCII travels as three."""
 
 _WITHOUT_TOKEN = "/grpc.health.v1.Health/"
 
@@ -243,7 +244,12 @@ def _new_request_id() -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
+    room = _TEXT_LIMIT
+    for position, character in enumerate(text):
+        room -= 1 if " " <= character <= "~" else 3 * len(character.encode("utf-8", "replace"))
+        if room < 0:
+            return text[:position] + "..."
+    return text
 
 
 def _trailer(

@@ -1,0 +1,28 @@
+"""IdentityService: who is calling."""
+
+from __future__ import annotations
+
+from datatailr.v1 import identity_pb2, identity_pb2_grpc
+
+from ..security.authentication import current_user
+from . import wire
+from .interceptor import Context
+
+
+class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
+    """The cheapest way to see whether address, token and protocol version fit."""
+
+    def __init__(self, *, version: str, public_url: str) -> None:
+        self._version = version
+        self._public_url = public_url
+
+    async def GetCaller(
+        self, request: identity_pb2.GetCallerRequest, context: Context
+    ) -> identity_pb2.GetCallerResponse:
+        """The person behind the token (clause B247). Tokens of this release do not expire."""
+        return identity_pb2.GetCallerResponse(
+            user=wire.user_out(current_user()),
+            token_expires=0,
+            server_version=self._version,
+            public_url=self._public_url,
+        )

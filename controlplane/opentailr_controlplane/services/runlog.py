@@ -1,0 +1,202 @@
+"""The run's own log: what the platform did with it, in lines for people (clause B156).
+
+Made from committed changes alone and apart from the engine: a slow disk here delays
+these lines and nothing else. What a stop of the process cuts off is not made up for;
+the log is a story for people, the truth is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ..core.errors import CoreError
+from ..core.rows import RunRow, TaskRow
+from ..core.values import PeopleState, RunState
+from ..logstore import FileLogStore
+from ..ports import Change, Engine, Resync, RunChange
+from ..store.reads import Reads
+from .follow import Subscription
+
+_GATHER = 0.05
+"""Seconds for which changes are gathered into one write for each run."""
+
+_BACKLOG = 4096
+_PAGE = 2000
+
+_TOLD = frozenset(
+    {
+        PeopleState.RUNNING,
+        PeopleState.COMPLETED,
+        PeopleState.FAILED,
+        PeopleState.FAILED_AFTER,
+        PeopleState.OUT_OF_MEMORY,
+        PeopleState.STOPPED,
+        PeopleState.DID_NOT_RUN,
+    }
+)
+"""States of a task that get a line."""
+
+_log = structlog.get_logger("opentailr.runlog")
+
+
+def run_log_id(run_id: int) -> str:
+    """Id of the run's own log."""
+    return f"run_{run_id}"
+
+
+class RunLogWriter:
+    """Writes the runs' own logs from `start` to `close`."""
+
+    def __init__(
+        self, engine: Engine, reads: Reads, logs: FileLogStore, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._engine = engine
+        self._reads = reads
+        self._logs = logs
+        self._clock = clock
+        self._known: dict[int, dict[int, int]] = {}
+        """Last state told, by run and task, of runs that are active."""
+        self._told_runs: dict[int, int] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Takes note of the runs that are active and begins."""
+        subscription = Subscription(self._engine.subscribe(maxsize=_BACKLOG))
+        for run in await self._reads.active_runs():
+            self._told_runs[run.run_id] = run.people_state
+            self._known[run.run_id] = {
+                task.task_id: task.people_state for task in await self._tasks(run.run_id)
+            }
+            await self._write(run, ["the control plane was started again; the run goes on"], end=False)
+        self._task = asyncio.create_task(self._run(subscription))
+
+    async def close(self) -> None:
+        """Ends; what is gathered is written first."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _run(self, subscription: Subscription) -> None:
+        gathered: list[Change] = []
+        async with subscription as changes:
+            try:
+                while True:
+                    change = await changes.next()
+                    if change is not None:
+                        gathered.append(change)
+                    deadline = asyncio.get_running_loop().time() + _GATHER
+                    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+                        more = await changes.next(left)
+                        if more is not None:
+                            gathered.append(more)
+                    batch, gathered = gathered, []
+                    await self._tell(batch)
+            except EOFError:
+                pass
+            finally:
+                await self._tell(gathered)
+
+    async def _tell(self, batch: Sequence[Change]) -> None:
+        runs: dict[int, RunRow] = {}
+        tasks: dict[int, list[TaskRow]] = {}
+        whole: dict[int, None] = {}
+        for change in batch:
+            if isinstance(change, Resync):
+                whole.update(dict.fromkeys(self._known))
+            elif isinstance(change, RunChange):
+                if change.run is not None:
+                    runs[change.run_id] = change.run
+                if change.all_tasks:
+                    whole[change.run_id] = None
+                tasks.setdefault(change.run_id, []).extend(change.tasks)
+        for run_id in dict.fromkeys([*runs, *tasks, *whole]):
+            await self._tell_run(run_id, runs.get(run_id), tasks.get(run_id, []), run_id in whole)
+
+    async def _tell_run(self, run_id: int, run: RunRow | None, tasks: list[TaskRow], whole: bool) -> None:
+        if run is None or whole:
+            run = await self._reads.run(run_id)
+        if run is None:
+            return
+        if whole:
+            tasks = await self._tasks(run_id)
+        known = self._known.setdefault(run_id, {})
+        before = self._told_runs.get(run_id)
+        state, terminal = PeopleState(run.people_state), RunState(run.state).terminal
+        if before is not None and RunState(run.state) is RunState.EXPIRED:
+            return
+        lines = []
+        if before is None:
+            lines.append(
+                f"{_stamp(run.submit_time)} run {run_id} of {run.job_name} version {run.version} "
+                f"({run.tasks_total} tasks) started by {run.started_by}, runs as {run.run_as}"
+            )
+        lines.extend(await self._task_lines(run, tasks, known))
+        if terminal:
+            cause = f": {run.cause_message}" if run.cause_message else ""
+            lines.append(f"{_stamp(run.end_time)} run {run_id} {state.name.lower()}{cause} ({_counts(run)})")
+            self._known.pop(run_id, None)
+            self._told_runs.pop(run_id, None)
+        else:
+            if run.cancel_requested and before is not None and before >= 0:
+                lines.append(f"{_stamp(int(self._clock() * 1e6))} the run was asked to stop")
+            self._told_runs[run_id] = -1 if run.cancel_requested else run.people_state
+        if lines:
+            await self._write(run, lines, end=terminal, stamped=True)
+
+    async def _task_lines(self, run: RunRow, tasks: list[TaskRow], known: dict[int, int]) -> list[str]:
+        news = [
+            task
+            for task in tasks
+            if known.get(task.task_id) != task.people_state and PeopleState(task.people_state) in _TOLD
+        ]
+        known.update((task.task_id, task.people_state) for task in tasks)
+        if not news:
+            return []
+        graph = await self._reads.graph(run.definition_id)
+        lines = []
+        for task in news:
+            state = PeopleState(task.people_state)
+            definition = graph.get(task.task_id)
+            name = definition.name if definition is not None else str(task.task_id)
+            at = task.start_time if state is PeopleState.RUNNING else task.end_time
+            text = (
+                f"{_stamp(at or int(self._clock() * 1e6))} task {name} {state.name.lower().replace('_', ' ')}"
+            )
+            if state is PeopleState.RUNNING and task.node:
+                text += f" on {task.node}"
+            if task.cause_message:
+                text += f": {task.cause_message.splitlines()[0][:500]}"
+            lines.append(text)
+        return lines
+
+    async def _tasks(self, run_id: int) -> list[TaskRow]:
+        found: list[TaskRow] = []
+        while page := await self._reads.tasks(run_id, after=found[-1].task_id if found else -1, limit=_PAGE):
+            found.extend(page)
+        return found
+
+    async def _write(self, run: RunRow, lines: Sequence[str], *, end: bool, stamped: bool = False) -> None:
+        now = "" if stamped else f"{_stamp(int(self._clock() * 1e6))} "
+        text = "".join(f"{now}{line}\n" for line in lines)
+        try:
+            await self._logs.append_own(
+                run_log_id(run.run_id), text.encode("utf-8", "backslashreplace"), end=end
+            )
+        except (CoreError, OSError) as error:
+            # A full disk must not end the writing for good: later lines get their chance.
+            _log.warning("could not write the log of a run", run=run.run_id, error=str(error))
+
+
+def _stamp(micros: int) -> str:
+    seconds, rest = divmod(micros, 1_000_000)
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(seconds))}.{rest // 1000:03}Z"
+
+
+def _counts(run: RunRow) -> str:
+    parts = [(run.tasks_completed, "completed"), (run.tasks_failed, "failed"), (run.tasks_other, "not run")]
+    return ", ".join(f"{number} {word}" for number, word in parts if number) or "no tasks"
