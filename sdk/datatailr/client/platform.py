@@ -28,7 +28,7 @@ def connect(address: str, token: str) -> GrpcPlatform:
 
     Asked twice for one address and token it gives the same object, and so the same channel.
     """
-    return GrpcPlatform(Connection(address, token))
+    return GrpcPlatform(Connection(address, token), display=Progress())
 
 
 class GrpcPlatform:
@@ -36,12 +36,14 @@ class GrpcPlatform:
 
     Args:
         connection: The way to it.
-        progress: Where steps are shown; stderr by default.
+        display: Where steps are shown to a person; nowhere by default. With one, callbacks for
+            progress are not called, so that nothing is shown twice.
     """
 
-    def __init__(self, connection: Connection, *, progress: Progress | None = None) -> None:
+    def __init__(self, connection: Connection, *, display: Progress | None = None) -> None:
         self._connection = connection
-        self._progress = progress or Progress()
+        self._has_display = display is not None
+        self._progress = display or Progress(environ={"DATATAILR_PROGRESS": "0"})
 
     @property
     def connection(self) -> Connection:
@@ -95,7 +97,8 @@ class GrpcPlatform:
         )
 
     def wait_for_image(self, image_key: str, *, progress: Callable[[str], None] | None = None) -> None:
-        """Return when the image is ready, showing the build meanwhile.
+        """Return when the image is ready, showing the build meanwhile; `progress` is for callers of
+        a platform without a display of its own.
 
         Raises:
             ImageBuildError: the build failed; the message holds the end of its log.
@@ -117,7 +120,7 @@ class GrpcPlatform:
                         waited = True
                         step.update(news)
 
-                        if progress is not None:
+                        if progress is not None and not self._has_display:
                             progress(news)
 
                 outcome = f"ready after {step.seconds:.1f} s" if waited else "unchanged"

@@ -389,7 +389,8 @@ class Recorded(Progress):
 
 
 def test_a_build_is_followed_over_a_cut(connection: Connection, state: FakeState) -> None:
-    shown, told = Recorded(), []
+    shown = Recorded()
+    told: list[str] = []
     state.build = [
         image(image_pb2.IMAGE_STATE_QUEUED, waiting_for="a node"),
         output("Resolved 3 packages\nInstalling nu"),
@@ -397,11 +398,13 @@ def test_a_build_is_followed_over_a_cut(connection: Connection, state: FakeState
         image(image_pb2.IMAGE_STATE_READY, notice="3.13 instead of 3.14"),
     ]
     state.fail("WatchBuild", Fault("messages", at=2))
-    GrpcPlatform(connection, progress=shown).wait_for_image("key", progress=told.append)
+    GrpcPlatform(connection, display=shown).wait_for_image("key", progress=told.append)
+    assert told == []
+    GrpcPlatform(connection).wait_for_image("key", progress=told.append)
     assert told[:2] == ["a node", "Resolved 3 packages"]
     assert "Installing numpy" in told
     assert told.count("Resolved 3 packages") == 1
-    assert [request.stdout_offset for request in state.build_requests] == [0, 33]
+    assert [request.stdout_offset for request in state.build_requests] == [0, 33, 0]
     [line] = shown.lines
     assert line.startswith("environment: ready after") and line.endswith("(3.13 instead of 3.14)")
 
@@ -409,7 +412,7 @@ def test_a_build_is_followed_over_a_cut(connection: Connection, state: FakeState
 def test_a_ready_environment_is_unchanged(connection: Connection, state: FakeState) -> None:
     shown = Recorded()
     state.build = [image(image_pb2.IMAGE_STATE_READY)]
-    GrpcPlatform(connection, progress=shown).wait_for_image("key")
+    GrpcPlatform(connection, display=shown).wait_for_image("key")
     assert shown.lines == ["environment: unchanged"]
 
 
@@ -439,7 +442,7 @@ def test_a_failed_build_tells_the_command_and_the_end_of_its_log(
 
 def test_the_steps_of_a_save_are_shown_without_escape_codes(connection: Connection) -> None:
     shown = Recorded()
-    platform = GrpcPlatform(connection, progress=shown)
+    platform = GrpcPlatform(connection, display=shown)
     platform.save_job(definition())
     platform.save_job(definition())
     platform.start_job("my-flow", "dev")
