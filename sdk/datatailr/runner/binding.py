@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 PLATFORM_PARAMETERS = ("rundate", "scheduled_time", "started_at", "batch_name", "job_name")
@@ -22,6 +23,8 @@ def bind(
     parameter, when the stored arguments do not fit the function.
     """
     values = dict(stored)
+    if _is_simple(function, values):
+        return [], values
     name = getattr(function, "__name__", repr(function))
     try:
         parameters = list(inspect.signature(function).parameters.values())
@@ -61,3 +64,14 @@ def bind(
         raise TypeError(f"{name}() has no parameter {next(iter(values))!r}, but an argument is stored for it")
     keywords.update(values)
     return positional, keywords
+
+
+def _is_simple(function: Callable[..., Any], values: Mapping[str, Any]) -> bool:
+    """True when the stored values are the keywords of the call as they are: the usual case, told cheaply."""
+    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+        return False
+    code = function.__code__
+    if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS) or code.co_posonlyargcount:
+        return False
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return len(names) == len(values) and all(name in values for name in names)

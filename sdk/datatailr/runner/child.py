@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import atexit
 import base64
+import fcntl
 import importlib
 import os
-import random
 import resource
 import sys
 import threading
@@ -101,8 +101,6 @@ class Streams:
 
 def _duplicate(number: int) -> int:
     """A copy above the numbers that user code is likely to close by hand."""
-    import fcntl
-
     return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 100)
 
 
@@ -138,11 +136,11 @@ def replace_environment(wanted: dict[str, str]) -> None:
 
 
 def reseed() -> None:
-    """Children of one template would draw equal numbers; NumPy only if its generator is loaded."""
-    random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    """Children of one template would draw equal numbers; what is not loaded yet seeds itself."""
+    for name in ("random", "numpy.random"):
+        generator = sys.modules.get(name)
+        if generator is not None:
+            generator.seed()
     tempfile = sys.modules.get("tempfile")
     if tempfile is not None:
         tempfile.__dict__["tempdir"] = None

@@ -115,7 +115,7 @@ class Keeper:
         self._attempts: dict[str, Attempt] = {}
         """Attempts that have not ended."""
         self._by_pid: dict[int, Attempt] = {}
-        """Attempts whose main process is the keeper's own child."""
+        """Attempts by their main process, whoever is its parent now."""
         self._ended: dict[str, wire.Message] = {}
         """Outcomes that no agent has acknowledged."""
         self._number = 0
@@ -343,10 +343,7 @@ class Keeper:
         self._read_channel(attempt)
         if attempt.pid:
             found = procs.stat(attempt.pid)
-            if found is not None and found.parent == os.getpid():
-                self._by_pid[attempt.pid] = attempt
-                self._on_child()
-            else:
+            if found is None or found.parent != os.getpid():
                 self._main_exited(attempt, None)
         elif attempt.channel < 0:
             # Nobody holds its channel: user code has not begun, so starting it again is safe.
@@ -386,8 +383,7 @@ class Keeper:
             attempt.seen_at = time.monotonic()
             attempt.baseline = int(message["baseline"])
             attempt.importing = bool(message["importing"])
-            if attempt.prepared is None:
-                self._by_pid[attempt.pid] = attempt
+            self._by_pid[attempt.pid] = attempt
             self._tell_all(
                 {"op": "started", "id": attempt.id, "pid": attempt.pid, "started_at": attempt.started_at}
             )
@@ -519,7 +515,7 @@ class Keeper:
             if found is None:
                 break
             pid = found.si_pid
-            attempt = self._by_pid.get(pid)
+            attempt = self._attempt_of(pid)
             if attempt is not None:
                 # The group goes while the dead leader still keeps its number from being used again.
                 procs.send_group(pid, signal.SIGKILL)
@@ -528,6 +524,14 @@ class Keeper:
                 del self._by_pid[pid]
                 ended.append((attempt, status))
         return ended
+
+    def _attempt_of(self, pid: int) -> Attempt | None:
+        """The attempt with this main process, which may be an orphan whose first word is still unread."""
+        if pid not in self._by_pid:
+            for attempt in list(self._attempts.values()):
+                if attempt.sent and not attempt.pid:
+                    self._read_channel(attempt)
+        return self._by_pid.get(pid)
 
     def _schedule_sample(self) -> None:
         if self._sampler is None:

@@ -48,11 +48,12 @@ def preview(value: Any) -> str:
     Never raises, whatever the class of the value does.
     """
     kind = _type_name(value)
-    shown: dict[str, Any] = {"type": kind, "text": _text(value)}
     if _is_plain(value, depth=4, budget=[200]):
-        with_value = json.dumps({**shown, "value": value}, ensure_ascii=True, allow_nan=False, default=str)
-        if len(with_value) <= MAX_PREVIEW:
-            return with_value
+        # Nothing of the user's is called for these, so nothing can take long.
+        text = json.dumps({"type": kind, "text": _Repr().repr(value)[:MAX_TEXT], "value": value})
+        if len(text) <= MAX_PREVIEW:
+            return text
+    shown = {"type": kind, "text": _text(value)}
     text = json.dumps(shown)
     while len(text) > MAX_PREVIEW:
         shown["text"] = shown["text"][: len(shown["text"]) * 2 // 3] + "…"

@@ -11,12 +11,10 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import random  # noqa: F401 - so that no child pays for it
 import select
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import types
 import warnings
@@ -275,8 +273,11 @@ def _is_open(number: int) -> bool:
 def _capture(scratch: str) -> None:
     """Sends both streams to nameless files until the first attempt takes them over."""
     for number in (1, 2):
-        with tempfile.TemporaryFile(dir=scratch, buffering=0) as file:
-            os.dup2(file.fileno(), number)
+        path = os.path.join(scratch, f"capture-{os.getpid()}-{number}")
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+        os.dup2(file, number)
+        os.close(file)
 
 
 def _release_capture() -> tuple[int, int]:

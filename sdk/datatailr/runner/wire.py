@@ -19,6 +19,8 @@ LENGTH = struct.Struct("!I")
 SEQUENCE = struct.Struct("!Q")
 """Number of an attempt within its keeper, the whole text of an order to fork."""
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 MAX_FRAME = 64 << 20
 """Largest message between agent and keeper, in bytes."""
 MAX_REPORT = 1 << 20
@@ -33,7 +35,7 @@ class FrameError(ValueError):
 
 def pack(message: Message) -> bytes:
     """The message as one frame."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = _encode(message).encode()
     return LENGTH.pack(len(body)) + body
 
 
@@ -70,7 +72,7 @@ def to_memory(message: Message) -> int:
     """Descriptor of an anonymous memory file that holds the message, positioned at its start."""
     descriptor = os.memfd_create("order", os.MFD_CLOEXEC)
     try:
-        write_all(descriptor, json.dumps(message, separators=(",", ":")).encode())
+        write_all(descriptor, _encode(message).encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BaseException:
         os.close(descriptor)
