@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from .core.commands import Command, Reply
 from .core.model import Job, Version
 from .core.rows import ImageRow, RunRow, TaskRow
 from .core.values import AgentState, Environment, Instant
-
-T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -45,7 +43,7 @@ class RunTokens(Protocol):
         """A token that acts as `user` while the run is active."""
 
 
-Offload = Callable[[Callable[[], T]], Awaitable[T]]
+Offload = Callable[[Callable[[], object]], Awaitable[object]]
 """Runs a function that computes for long outside the loop."""
 
 
