@@ -20,8 +20,8 @@ START_SECONDS: Final = 60.0
 
 # Stopping takes 10 s at most: the agent ends its attempts, reports them and leaves within 6 s,
 # the control plane within 3 s.
-AGENT_STOP_SECONDS: Final = 6.3
-SWEEP_SECONDS: Final = 0.5
+AGENT_STOP_SECONDS: Final = 6.0
+SWEEP_SECONDS: Final = 0.4
 CONTROLPLANE_STOP_SECONDS: Final = 2.8
 
 _LOOK: Final = 0.05

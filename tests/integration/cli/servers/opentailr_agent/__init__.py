@@ -1,0 +1,1 @@
+"""Stands in for the agent in the tests of `datatailr up`."""

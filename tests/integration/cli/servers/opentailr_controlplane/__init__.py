@@ -1,0 +1,1 @@
+"""Stands in for the control plane in the tests of `datatailr up`."""
