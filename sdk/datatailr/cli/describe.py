@@ -21,7 +21,7 @@ def describe_job(job: job_pb2.Job, answer: dict[str, Any], *, utc: bool) -> None
     definition = job.definition
     image = answer["image"]
     requirements = [line for line in image["python_requirements"].splitlines() if line.strip()]
-    code = (image["path_to_module"], image["branch_name"], image["commit_hash"])
+    code = [image[key] for key in ("path_to_module", "branch_name", "commit_hash") if image[key] != "unknown"]
     rows = [
         ("Name", answer["name"]),
         ("Display name", answer["display_name"]),

@@ -104,7 +104,7 @@ def to_exception(error: grpc.RpcError, *, address: str, token_sent: bool) -> Pla
         reason = f"{code.name}: {text}" if text else code.name
         request = f" (request {detail.request_id})" if detail.request_id else ""
         text = f"the server at {address} failed with {reason}{request}"
-    elif detail.field and detail.field not in text:
+    elif kind is InvalidRequestError and detail.field and detail.field not in text:
         text = f"{detail.field}: {text}"
 
     return kind(_with_hint(text or code.name, detail.hint))
