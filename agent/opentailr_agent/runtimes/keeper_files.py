@@ -146,12 +146,12 @@ class Leavings:
                 record = json.loads(line)
                 if "accepted" in record:
                     found.accepted[record["accepted"]] = record["mark"]
-                elif "outcome" in record:
+                if "outcome" in record:
                     outcome = outcome_of(record["outcome"])
                     found.outcomes[outcome.attempt_id] = outcome
-                elif "ended" in record:
+                if "ended" in record:
                     found.ended.add(record["ended"])
-                elif "acknowledged" in record:
+                if "acknowledged" in record:
                     found.acknowledged.add(record["acknowledged"])
             except (ValueError, KeyError, TypeError):  # noqa: PERF203 - each line for itself
                 continue

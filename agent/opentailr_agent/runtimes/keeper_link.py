@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from opentailr_agent.runtimes.keeper_files import LENGTH, MAX_FRAME, Identity, Message, pack
 
 CONNECT_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class KeeperGone(ConnectionError):
@@ -113,7 +116,9 @@ class KeeperLink:
                 else:
                     self._on_message(self, message)
         except (OSError, asyncio.IncompleteReadError):
-            self.usable = False
+            pass
+        except (ValueError, KeyError, TypeError):
+            logger.exception("the keeper %d sent what is no message; connecting again", self.identity.pid)
         finally:
             self.usable = False
             for answer in self._answers.values():

@@ -138,7 +138,8 @@ class ProcessRuntime:
         found: dict[str, Adopted] = {}
         self._folders.update(attempts)
         self._folder.mkdir(parents=True, exist_ok=True)
-        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+        known = {link.folder for link in (*self._links.values(), *self._older)} | self._left.keys()
+        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir() and path not in known):
             identity = Identity.read(folder)
             if identity is not None and identity.alive():
                 try:

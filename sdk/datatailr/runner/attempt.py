@@ -48,6 +48,8 @@ class Attempt:
     trouble: str = ""
     """Why no process could be started."""
     peak: int = 0
+    logged: bool = False
+    """The outcome of its last message is in the log."""
     finished: bool = False
 
     @property

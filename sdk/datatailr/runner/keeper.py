@@ -18,29 +18,29 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 
 from . import memory, procs, wire
 from .attempt import Attempt
-from .loop import Loop, Timer, guarded
+from .interpreters import spawn
+from .loop import Loop, Timer
 from .outlog import OutcomeLog
-from .pool import Pool, spawn
+from .pool import Pool
+from .server import Client, Server, listen
 from .state import RUNNER_VARIABLE
 from .strays import Strays
 
-SOCKET = "socket"
 IDENTITY = "keeper.json"
 LOG = "outcomes.log"
 ACCEPTED_FILE = "accepted"
 """Name in an attempt's folder that tells every later keeper that it was started once."""
 
-MAX_BACKLOG = 64 << 20
-"""Bytes that may wait for an agent that does not read; it is cut off then and asks again later."""
 SAMPLE_SHARE = 20
 """The sampler rests this many times as long as it worked."""
 YOUNG = 0.04
 """Seconds before an attempt is sampled for the first time."""
 CLEANUP_PAUSE = 0.005
+LAST_WAIT = 5
+"""Seconds that a leaving keeper waits for killed processes to go."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def launch(path: str) -> None:
     with open(path, encoding="utf-8") as file:
         config = Config(**json.load(file))
     os.umask(0o077)
-    keeper_socket = _listen(config.folder)
+    listener = listen(config.folder)
     pid = os.fork()
     if pid:
         identity = {"pid": pid, "boot_id": procs.boot_id(), "image_key": config.image_key}
@@ -77,30 +77,7 @@ def launch(path: str) -> None:
         os._exit(0)
     os.setsid()
     os.chdir("/")
-    Keeper(config, keeper_socket).run()
-
-
-def _listen(folder: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # A socket's path must be short, a data directory need not be: the descriptor is the short way.
-    directory = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
-    finally:
-        os.close(directory)
-    listener.listen(64)
-    listener.setblocking(False)
-    return listener
-
-
-class _Client:
-    """One connection of an agent."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.reader = wire.FrameReader()
-        self.backlog = bytearray()
-        self.blocked = False
+    Keeper(config, listener).run()
 
 
 class Keeper:
@@ -108,10 +85,9 @@ class Keeper:
 
     def __init__(self, config: Config, listener: socket.socket) -> None:
         self._config = config
-        self._listener = listener
         self._loop = Loop()
+        self._server = Server(self._loop, listener, self._command)
         self._log = OutcomeLog(os.path.join(config.folder, LOG))
-        self._clients: dict[int, _Client] = {}
         self._attempts: dict[str, Attempt] = {}
         """Attempts that have not ended."""
         self._by_pid: dict[int, Attempt] = {}
@@ -149,13 +125,26 @@ class Keeper:
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._loop.watch(self._wake_read, self._on_signal)
-        self._loop.watch(self._listener.fileno(), self._accept)
-        self._loop.after_pass.append(self._flush)
         self._loop.later(self._config.idle_seconds, self._check_idle)
         while not self._done:
             self._loop.run_once()
         self._pool.close()
+        self._end_children()
         os._exit(0)
+
+    @staticmethod
+    def _end_children() -> None:
+        """Ends whatever is still below, so that nothing is left when the keeper is gone."""
+        for pid in procs.descendants(procs.children(os.getpid())):
+            procs.send(pid, signal.SIGKILL)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LAST_WAIT)
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
     def _raise_file_limit(self) -> None:
         """Each attempt takes a descriptor here; attempts get the limit back that was found."""
@@ -164,72 +153,10 @@ class Keeper:
         if soft != hard:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    # Connections -----------------------------------------------------------
+    # Commands --------------------------------------------------------------
 
-    def _accept(self) -> None:
-        connection, _ = self._listener.accept()
-        connection.setblocking(False)
-        client = _Client(connection)
-        self._clients[connection.fileno()] = client
-        self._loop.watch(connection.fileno(), partial(self._receive, client))
-
-    def _receive(self, client: _Client) -> bool:
-        """Takes what has arrived; True if there was a message."""
-        used = False
-        while client.connection.fileno() >= 0:
-            try:
-                data = client.connection.recv(1 << 18)
-                messages = client.reader.feed(data)
-            except BlockingIOError:
-                break
-            except (OSError, wire.FrameError):
-                self._drop(client)
-                break
-            if not data:
-                self._drop(client)
-                break
-            for message in messages:
-                used = True
-                self._last_use = time.monotonic()
-                guarded(partial(self._command, client, message))
-        return used
-
-    def _drop(self, client: _Client) -> None:
-        descriptor = client.connection.fileno()
-        if descriptor >= 0:
-            self._loop.forget(descriptor)
-            self._clients.pop(descriptor, None)
-            client.connection.close()
-
-    def _tell(self, client: _Client, message: wire.Message) -> None:
-        client.backlog += wire.pack(message)
-
-    def _tell_all(self, message: wire.Message) -> None:
-        data = wire.pack(message)
-        for client in self._clients.values():
-            client.backlog += data
-
-    def _flush(self) -> None:
-        """Sends what gathered during this pass, in one piece per connection."""
-        for client in list(self._clients.values()):
-            if not client.backlog:
-                continue
-            try:
-                sent = client.connection.send(client.backlog)
-                del client.backlog[:sent]
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._drop(client)
-                continue
-            if len(client.backlog) > MAX_BACKLOG:
-                self._drop(client)
-            elif bool(client.backlog) != client.blocked:
-                client.blocked = bool(client.backlog)
-                descriptor = client.connection.fileno()
-                self._loop.watch(descriptor, partial(self._receive, client), writing=client.blocked)
-
-    def _command(self, client: _Client, message: wire.Message) -> None:
+    def _command(self, client: Client, message: wire.Message) -> None:
+        self._last_use = time.monotonic()
         operation = message.get("op")
         if operation == "hello":
             self._greet(client)
@@ -245,35 +172,36 @@ class Keeper:
         elif operation == "shutdown":
             self._shut_down(float(message["grace"]))
 
-    def _greet(self, client: _Client) -> None:
+    def _greet(self, client: Client) -> None:
+        client.greeted = True
         running = [
             {"id": attempt.id, "pid": attempt.pid, "started_at": attempt.started_at}
             for attempt in self._attempts.values()
         ]
-        self._tell(
+        self._server.tell(
             client,
             {"op": "welcome", "pid": os.getpid(), "running": running, "ended": list(self._ended.values())},
         )
 
     # Attempts --------------------------------------------------------------
 
-    def _start(self, client: _Client, order: wire.Message) -> None:
+    def _start(self, client: Client, order: wire.Message) -> None:
         name = order["id"]
         if name in self._attempts or name in self._ended:
-            self._tell(client, {"op": "accepted", "id": name})
+            self._server.tell(client, {"op": "accepted", "id": name})
             return
         if self._leaving:
-            self._tell(client, {"op": "refused", "id": name, "reason": "leaving"})
+            self._server.tell(client, {"op": "refused", "id": name, "reason": "leaving"})
             return
         try:
             os.makedirs(os.path.join(order["folder"], "work"), exist_ok=True)
             accepted = os.path.join(order["folder"], ACCEPTED_FILE)
             os.close(os.open(accepted, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
-            self._tell(client, {"op": "refused", "id": name, "reason": "started before"})
+            self._server.tell(client, {"op": "refused", "id": name, "reason": "started before"})
             return
         except OSError as error:
-            self._tell(client, {"op": "refused", "id": name, "reason": "error", "error": str(error)})
+            self._server.tell(client, {"op": "refused", "id": name, "reason": "error", "error": str(error)})
             return
         self._log.accepted(name, order["mark"])
         order["env"][procs.MARK_VARIABLE] = order["mark"]
@@ -282,7 +210,7 @@ class Keeper:
         self._number += 1
         attempt = Attempt(self._number, order)
         self._attempts[name] = attempt
-        self._tell(client, {"op": "accepted", "id": name})
+        self._server.tell(client, {"op": "accepted", "id": name})
         try:
             self._pool.submit(attempt)
         except OSError as error:
@@ -384,7 +312,7 @@ class Keeper:
             attempt.baseline = int(message["baseline"])
             attempt.importing = bool(message["importing"])
             self._by_pid[attempt.pid] = attempt
-            self._tell_all(
+            self._server.tell_all(
                 {"op": "started", "id": attempt.id, "pid": attempt.pid, "started_at": attempt.started_at}
             )
             if attempt.stopping:
@@ -397,6 +325,7 @@ class Keeper:
             if not attempt.stopping:
                 # Written at once: if this keeper is killed now, the outcome is still known.
                 self._log.outcome(attempt.outcome())
+                attempt.logged = True
 
     def _main_exited(self, attempt: Attempt, status: int | None) -> None:
         """The main process is reaped, or never was; what it left behind goes next."""
@@ -425,12 +354,11 @@ class Keeper:
         attempt.read_late_report()
         outcome = attempt.outcome()
         attempt.close_log(outcome)
-        self._log.outcome(outcome)
-        self._log.ended(attempt.id)
+        self._log.ended(attempt.id, None if attempt.logged else outcome)
         del self._attempts[attempt.id]
         self._ended[attempt.id] = outcome
         self._last_use = time.monotonic()
-        self._tell_all({"op": "ended", "outcome": outcome})
+        self._server.tell_all({"op": "ended", "outcome": outcome})
         if self._leaving and not self._attempts:
             self._end(keep_log=True)
 
@@ -479,14 +407,13 @@ class Keeper:
             self._loop.later(rest, self._check_idle)
             return
         # An order may be on its way: nothing that has arrived may be dropped unread.
-        if sum(self._receive(client) for client in list(self._clients.values())):
+        if self._server.receive():
             self._loop.later(self._config.idle_seconds, self._check_idle)
             return
         self._end(keep_log=False)
 
     def _end(self, *, keep_log: bool) -> None:
-        self._listener.close()
-        self._flush()
+        self._server.close()
         self._log.close()
         self._done = True
         if not keep_log:

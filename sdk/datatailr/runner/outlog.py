@@ -30,9 +30,9 @@ class OutcomeLog:
         """An outcome as far as it is known; a later record of the same attempt replaces it."""
         self._append({"outcome": outcome})
 
-    def ended(self, attempt: str) -> None:
-        """Everything of the attempt is gone."""
-        self._append({"ended": attempt})
+    def ended(self, attempt: str, outcome: wire.Message | None) -> None:
+        """Everything of the attempt is gone; with its outcome unless that is in the log."""
+        self._append({"ended": attempt} if outcome is None else {"ended": attempt, "outcome": outcome})
 
     def acknowledged(self, attempt: str, *, all_done: bool) -> None:
         """The agent has the outcome; with `all_done` nothing in the log matters any more."""

@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 from . import child, procs, state, wire
 
 STAGE_ORDER = b"stage"
+FORK_WARNS = bool(sys.version_info >= (3, 12))
 
 
 def run_base(control_descriptor: int, spec_descriptor: int) -> NoReturn:
@@ -220,6 +221,8 @@ class _WatchedEnvironment:
 
 def _fork() -> int:
     """Forks without the notice about native threads: whether a fork is sound was checked before."""
+    if not FORK_WARNS:
+        return os.fork()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()

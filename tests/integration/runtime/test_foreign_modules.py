@@ -91,4 +91,4 @@ async def test_a_module_that_uses_native_threads_while_imported_runs_fresh(
             return os.getppid(), float((table @ table).sum())
     """
     outcome, _ = await bench.call(source, python=python)
-    assert value(outcome) == (keepers(bench.root / "keepers")[0], 900.0**4)
+    assert value(outcome) == (keepers(bench.root / "keepers")[0], 900.0**5)
