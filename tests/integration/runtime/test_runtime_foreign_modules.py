@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Bench, keepers, stderr, value
+from runtime_harness import Bench, keepers, stderr, value
 
 from opentailr_agent.ports import EndState
 

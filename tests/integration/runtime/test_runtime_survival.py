@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Bench, alive, keepers, processes_below, stdout, value
+from runtime_harness import Bench, alive, keepers, processes_below, stdout, value
 
 from opentailr_agent.ports import AttemptOrder, EndState
 from opentailr_agent.runtimes.process import ProcessRuntime

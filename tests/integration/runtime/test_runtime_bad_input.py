@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import Bench, alive, processes_below, stderr, stdout, value
+from runtime_harness import Bench, alive, processes_below, stderr, stdout, value
 
 from opentailr_agent.ports import EndState
 

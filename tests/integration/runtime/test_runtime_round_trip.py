@@ -7,7 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from conftest import SDK, Bench, keepers, stderr, stdout, value
+from runtime_harness import SDK, Bench, keepers, stderr, stdout, value
 
 from opentailr_agent.ports import EndState
 
