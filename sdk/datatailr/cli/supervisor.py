@@ -174,7 +174,10 @@ class Supervisor:
             self._say("the control plane has another port now; starting the agent again")
             self._agent.terminate(AGENT_STOP_SECONDS)
 
-        self._served = served
+        if served != self._served:
+            self._served = served
+            self._write_state()
+
         agent = self._agent.ready_document() if self._agent.pid else None
 
         if agent is None:
@@ -236,8 +239,8 @@ class Supervisor:
                 "started": start_of(pid),
                 "controlplane_pid": self._controlplane.pid,
                 "agent_pid": self._agent.pid,
-                "grpc": self._published.get("grpc", ""),
-                "http": self._published.get("http", ""),
+                "grpc": self._served.get("grpc", ""),
+                "http": self._served.get("http", ""),
                 "runtime": self._options.runtime,
             },
         )
