@@ -14,16 +14,16 @@ __all__ = ["deployment_is_suppressed", "importing_user_code", "in_platform_proce
 
 
 def _runner_state() -> ModuleType | None:
-    # Only the platform's runner loads this module; when it is absent nobody has switched anything.
+    """The switches of the platform's runner; None on a user's machine, where nobody set any."""
+    if os.environ.get("DATATAILR_RUNNER") == "1":
+        return importlib.import_module("datatailr.runner.state")
     return sys.modules.get("datatailr.runner.state")
 
 
 def in_platform_process() -> bool:
     """True in a process that the platform started for a job."""
     state = _runner_state()
-    if state is not None and state.in_platform_process():
-        return True
-    return os.environ.get("DATATAILR_RUNNER") == "1"
+    return state is not None and bool(state.in_platform_process())
 
 
 def importing_user_code() -> bool:
