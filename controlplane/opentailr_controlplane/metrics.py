@@ -1,28 +1,20 @@
 """What the control plane counts and measures, for Prometheus.
 
-No label ever holds a name of a job, a user or a file: only methods, codes, states.
+No label ever holds a name of a job, a user or a file: only methods and codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
-
-@dataclass(frozen=True, slots=True)
-class HistogramReading:
-    """A distribution as somebody else keeps it: counts per upper bound in seconds, not cumulated."""
-
-    counts: Mapping[float, int]
-    total: float
-    """Sum of all values, seconds."""
+_CALL_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_COMMIT_SECONDS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0)
 
 
 class Metrics:
@@ -40,7 +32,13 @@ class Metrics:
             "opentailr_rpc_seconds",
             "Duration of calls that give one answer.",
             ["method"],
-            buckets=_LATENCY,
+            buckets=_CALL_SECONDS,
+            registry=self._registry,
+        )
+        self.commits = Histogram(
+            "opentailr_commit_seconds",
+            "Duration of the engine's commits.",
+            buckets=_COMMIT_SECONDS,
             registry=self._registry,
         )
         self._readings = _Readings()
@@ -48,11 +46,11 @@ class Metrics:
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Adds a value that is read when somebody asks for the metrics."""
-        self._readings.gauges.append((name, text, read))
+        self._readings.add(lambda: {name: read()}, text)
 
-    def histogram(self, name: str, text: str, read: Callable[[], HistogramReading]) -> None:
-        """Adds a distribution that is read when somebody asks for the metrics."""
-        self._readings.histograms.append((name, text, read))
+    def gauges(self, prefix: str, text: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Adds a group of values; each name gets the prefix."""
+        self._readings.add(lambda: {prefix + name: value for name, value in read().items()}, text)
 
     def text(self) -> bytes:
         """All metrics in the text form."""
@@ -61,18 +59,12 @@ class Metrics:
 
 class _Readings(Collector):
     def __init__(self) -> None:
-        self.gauges: list[tuple[str, str, Callable[[], float]]] = []
-        self.histograms: list[tuple[str, str, Callable[[], HistogramReading]]] = []
+        self._groups: list[tuple[Callable[[], Mapping[str, float]], str]] = []
+
+    def add(self, read: Callable[[], Mapping[str, float]], text: str) -> None:
+        self._groups.append((read, text))
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, read in self.gauges:
-            yield GaugeMetricFamily(name, text, value=read())
-        for name, text, read_histogram in self.histograms:
-            reading = read_histogram()
-            buckets, count = [], 0
-            for bound, number in sorted(reading.counts.items()):
-                count += number
-                buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(count)))
-            if not buckets or buckets[-1][0] != "+Inf":
-                buckets.append(("+Inf", float(count)))
-            yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=reading.total)
+        for read, text in self._groups:
+            for name, value in read().items():
+                yield GaugeMetricFamily(name, text, value=value)

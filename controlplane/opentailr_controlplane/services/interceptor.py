@@ -8,6 +8,7 @@ raise CoreError and know nothing of status codes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import secrets
 import time
@@ -46,6 +47,9 @@ DEFAULT_DEADLINE = 60.0
 _TEXT_LIMIT = 2000
 """Most bytes of each text of an error. Clients take 8 KiB of metadata in all, and a byte that is not plain
 ASCII travels as three."""
+
+_DRAIN_SECONDS = 0.1
+"""How long a refused stream is read on; see `_drain`."""
 
 _WITHOUT_TOKEN = "/grpc.health.v1.Health/"
 
@@ -106,7 +110,7 @@ class CallChain(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 # Unknown methods are not remembered: their names are the caller's to choose.
-                return grpc.stream_stream_rpc_method_handler(self._stream("unknown", _unknown))
+                return grpc.stream_stream_rpc_method_handler(self._stream("unknown", _unknown, drain=True))
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
@@ -121,7 +125,9 @@ class CallChain(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(self._unary(method, handler.stream_unary), **codec)
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream), **codec)
-        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream), **codec)
+        return grpc.stream_stream_rpc_method_handler(
+            self._stream(method, handler.stream_stream, drain=True), **codec
+        )
 
     def _unary(self, method: str, inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: Context) -> Any:
@@ -150,7 +156,7 @@ class CallChain(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _stream(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+    def _stream(self, method: str, inner: Callable[..., Any], *, drain: bool = False) -> Callable[..., Any]:
         if not inspect.isasyncgenfunction(inner):
 
             async def write(request: Any, context: Context) -> None:
@@ -159,6 +165,8 @@ class CallChain(grpc.aio.ServerInterceptor):
                     await self._admit(method, context, request_id)
                     await inner(request, context)
                 except Exception as error:
+                    if drain and isinstance(error, CoreError):
+                        await _drain(request)
                     await self._fail(method, context, request_id, error)
                 finally:
                     self._count(method, context)
@@ -173,6 +181,8 @@ class CallChain(grpc.aio.ServerInterceptor):
                 async for response in responses:
                     yield response
             except Exception as error:
+                if drain and isinstance(error, CoreError):
+                    await _drain(request)
                 await self._fail(method, context, request_id, error)
             finally:
                 await responses.aclose()
@@ -237,6 +247,17 @@ async def _unknown(request: Any, context: Context) -> None:
     await context.abort(
         grpc.StatusCode.UNIMPLEMENTED, "this server has no such method; list its services by reflection"
     )
+
+
+async def _drain(requests: AsyncIterator[Any]) -> None:
+    """Reads on for a moment before a stream is refused.
+
+    A client whose write meets a call that is over already may report that, in place of our status.
+    """
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in requests:
+                pass
 
 
 def _new_request_id() -> str:

@@ -8,12 +8,12 @@ the log is a story for people, the truth is in the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from ..core.errors import CoreError
 from ..core.rows import RunRow, TaskRow
 from ..core.values import PeopleState, RunState
 from ..logstore import FileLogStore
@@ -23,6 +23,9 @@ from .follow import Subscription
 
 _GATHER = 0.05
 """Seconds for which changes are gathered into one write for each run."""
+
+_LAST_LOOK = 0.01
+"""Seconds for what still waits when the writing is ended."""
 
 _BACKLOG = 4096
 _PAGE = 2000
@@ -96,9 +99,11 @@ class RunLogWriter:
                             gathered.append(more)
                     batch, gathered = gathered, []
                     await self._tell(batch)
-            except EOFError:
-                pass
-            finally:
+            except (EOFError, asyncio.CancelledError):
+                # What was committed before the stop is told still.
+                with contextlib.suppress(EOFError):
+                    while (change := await changes.next(_LAST_LOOK)) is not None:
+                        gathered.append(change)
                 await self._tell(gathered)
 
     async def _tell(self, batch: Sequence[Change]) -> None:
@@ -115,7 +120,14 @@ class RunLogWriter:
                     whole[change.run_id] = None
                 tasks.setdefault(change.run_id, []).extend(change.tasks)
         for run_id in dict.fromkeys([*runs, *tasks, *whole]):
-            await self._tell_run(run_id, runs.get(run_id), tasks.get(run_id, []), run_id in whole)
+            await self._try_tell(run_id, runs.get(run_id), tasks.get(run_id, []), run_id in whole)
+
+    async def _try_tell(self, run_id: int, run: RunRow | None, tasks: list[TaskRow], whole: bool) -> None:
+        try:
+            await self._tell_run(run_id, run, tasks, whole)
+        except Exception as error:
+            # Whatever fails here (a full disk, a defect) must not end the writing for good.
+            _log.warning("could not write the log of a run", run=run_id, exc_info=error)
 
     async def _tell_run(self, run_id: int, run: RunRow | None, tasks: list[TaskRow], whole: bool) -> None:
         if run is None or whole:
@@ -149,12 +161,11 @@ class RunLogWriter:
             await self._write(run, lines, end=terminal, stamped=True)
 
     async def _task_lines(self, run: RunRow, tasks: list[TaskRow], known: dict[int, int]) -> list[str]:
-        news = [
-            task
-            for task in tasks
-            if known.get(task.task_id) != task.people_state and PeopleState(task.people_state) in _TOLD
-        ]
-        known.update((task.task_id, task.people_state) for task in tasks)
+        news = []
+        for task in tasks:
+            if known.get(task.task_id) != task.people_state and PeopleState(task.people_state) in _TOLD:
+                news.append(task)
+            known[task.task_id] = task.people_state
         if not news:
             return []
         graph = await self._reads.graph(run.definition_id)
@@ -183,13 +194,7 @@ class RunLogWriter:
     async def _write(self, run: RunRow, lines: Sequence[str], *, end: bool, stamped: bool = False) -> None:
         now = "" if stamped else f"{_stamp(int(self._clock() * 1e6))} "
         text = "".join(f"{now}{line}\n" for line in lines)
-        try:
-            await self._logs.append_own(
-                run_log_id(run.run_id), text.encode("utf-8", "backslashreplace"), end=end
-            )
-        except (CoreError, OSError) as error:
-            # A full disk must not end the writing for good: later lines get their chance.
-            _log.warning("could not write the log of a run", run=run.run_id, error=str(error))
+        await self._logs.append_own(run_log_id(run.run_id), text.encode("utf-8", "backslashreplace"), end=end)
 
 
 def _stamp(micros: int) -> str:
