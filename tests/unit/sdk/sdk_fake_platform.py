@@ -90,6 +90,7 @@ class FakePlatform:
         }
         self.groups = {7: {"name": "dtusers", "group_id": 7, "members": [42]}}
         self.signed_in = 42
+        self.may_promote = True
         self.versions: dict[tuple[str, str], dict[int, Version]] = {}
         self.all_runs: dict[int, Run] = {}
         self.calls: list[str] = []
@@ -177,6 +178,10 @@ class FakePlatform:
     def save_job(self, definition: JobDefinition) -> SavedVersion:
         self._called("save_job")
         key = definition.name, definition.environment
+        if definition.environment != "dev" and not (definition.repository_verified and self.may_promote):
+            raise PermissionDeniedError(
+                "deploy to dev and promote: PROMOTE and a verified repository are needed"
+            )
         known = self.versions.setdefault(key, {})
         for version in known.values():
             if version.definition.type != definition.type:

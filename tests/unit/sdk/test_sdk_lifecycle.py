@@ -451,6 +451,20 @@ def test_reruns_that_are_refused_and_commands(failed: Workflow, code: Any, platf
     assert service.__run_command__("rerun", 1)[0] is False
 
 
+@pytest.mark.clause("B57a")
+def test_saving_beyond_dev(code: Any, platform: FakePlatform, monkeypatch: pytest.MonkeyPatch) -> None:
+    done, message = make(code, environment="pre").save()
+    assert not done
+    assert "deploy to dev and promote" in message
+    subprocess.run(["git", "init", "-q"], cwd=Path(code.__file__).parent, check=True)
+    commit_all(Path(code.__file__).parent)
+    monkeypatch.setenv("DATATAILR_ALLOW_UNSAFE_SCHEDULING", "true")
+    assert make(code, environment="PRE").save()[0]
+    assert platform.latest("my-flow", "pre").number == 1
+    platform.may_promote = False
+    assert not make(code, environment="pre").save()[0]
+
+
 @pytest.mark.clause("B94")
 def test_an_unknown_predecessor_is_refused(code: Any, platform: FakePlatform) -> None:
     done, message = make(code, schedule=Schedule(run_after_job_name="nobody")).save()
