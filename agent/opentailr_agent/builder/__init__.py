@@ -1,0 +1,1 @@
+"""Builds environments for user code from recipes."""

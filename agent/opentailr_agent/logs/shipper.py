@@ -1,0 +1,243 @@
+"""Sends all logs of the node over one stream, fairly, within windows, until each is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from datatailr.v1 import log_pb2 as pb
+from datatailr.v1.log_pb2_grpc import LogServiceStub
+from opentailr_agent.backoff import Backoff
+from opentailr_agent.logs.spool import Spool
+from opentailr_agent.logs.watch import FolderWatch
+
+if TYPE_CHECKING:
+    from datatailr.v1.log_pb2_grpc import LogServiceAsyncStub
+
+    Call = grpc.aio.StreamStreamCall[pb.AppendLogsRequest, pb.AppendLogsResponse]
+
+STREAMS: Final = ((pb.LOG_STREAM_STDOUT, "stdout"), (pb.LOG_STREAM_STDERR, "stderr"))
+_TOTAL_WINDOW: Final = 16 << 20
+"""Bytes of all logs that may be under way."""
+_LINE: Final = 4096
+"""Chunks below this size are taken for single lines."""
+_GATHER: Final = 0.02
+"""Seconds between two messages of a log that writes line by line."""
+_SWEEP: Final = 1.0
+"""Seconds between looks at all logs, for growth that nobody told."""
+_STALL: Final = 20.0
+"""Seconds without an answer after which the stream is taken for dead."""
+
+
+class LogShipper:
+    """Follows spool files and sends them.
+
+    Args:
+        channel: Connected to the control plane; not closed here.
+        metadata: Authentication of the stream.
+        shipped: Called once with the id of each log of which everything is durable, or which the
+            control plane refused.
+        first_pause: Seconds before the first reconnection; doubled up to 8.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        metadata: Sequence[tuple[str, str]],
+        shipped: Callable[[str], None],
+        *,
+        first_pause: float = 0.1,
+    ) -> None:
+        self._stub: LogServiceAsyncStub = LogServiceStub(channel)  # type: ignore[assignment]
+        self._metadata = tuple(metadata)
+        self._shipped = shipped
+        self._pauses = Backoff(first=first_pause)
+        self._logs: dict[str, dict[int, Spool]] = {}
+        self._dirty: dict[tuple[str, int], None] = {}
+        self._wake = asyncio.Event()
+        self._watch = FolderWatch(self._changed)
+        self._log = structlog.get_logger("logs")
+
+    def follow(self, log_id: str, folder: Path, *, known: bool = True, frees: bool = True) -> None:
+        """Begins to ship `stdout` and `stderr` of a folder; the files need not exist yet.
+
+        Args:
+            log_id: Attempt or build.
+            folder: Holds the files.
+            known: False after a restart of the agent: ask first what the control plane has.
+            frees: Give durable parts back to the disk while the file still grows.
+        """
+        if log_id in self._logs:
+            return
+
+        self._logs[log_id] = {
+            stream: Spool(log_id, stream, folder / name, known=known, frees=frees) for stream, name in STREAMS
+        }
+        self._watch.add(log_id, folder)
+        self._changed(log_id)
+
+    def finish(self, log_id: str) -> None:
+        """Nothing more will be written; end marks follow the last byte."""
+        for spool in self._logs.get(log_id, {}).values():
+            spool.finished = True
+
+        self._changed(log_id)
+
+    def discard(self, log_id: str) -> None:
+        """Forgets a log that nobody wants."""
+        self._watch.remove(log_id)
+
+        for spool in self._logs.pop(log_id, {}).values():
+            spool.close()
+
+    async def run(self) -> None:
+        """Ships until cancelled."""
+        while True:
+            await self._wake.wait()
+
+            try:
+                await self._session()
+            except grpc.aio.AioRpcError as error:
+                self._log.debug("log stream ended", status=error.code().name, details=error.details())
+            except asyncio.InvalidStateError:
+                self._log.debug("log stream was cut")
+
+            for spools in self._logs.values():
+                for spool in spools.values():
+                    spool.cut()
+
+            self._changed(None)
+            await asyncio.sleep(self._pauses.next())
+
+    def close(self) -> None:
+        """Closes all files."""
+        self._watch.close()
+
+        for log_id in list(self._logs):
+            self.discard(log_id)
+
+    async def _session(self) -> None:
+        call = self._stub.AppendLogs(metadata=self._metadata)
+        reader = asyncio.create_task(self._receive(call))
+        sender = asyncio.create_task(self._send(call))
+        sweeper = asyncio.create_task(self._sweep())
+        tasks = (reader, sender, sweeper)
+
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+            for task in done:
+                task.result()
+        finally:
+            call.cancel()
+
+            for task in tasks:
+                task.cancel()
+
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, call: Call) -> None:
+        loop = asyncio.get_running_loop()
+
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+
+            while self._dirty:
+                for key in list(self._dirty):
+                    spool = self._logs.get(key[0], {}).get(key[1])
+                    message = None
+
+                    if spool is not None and spool.not_before <= loop.time():
+                        message = spool.next(loop.time()) if self._room() else None
+                    elif spool is not None:
+                        loop.call_at(spool.not_before, self._changed, key[0])
+
+                    if spool is None or message is None:
+                        self._dirty.pop(key, None)
+                        continue
+
+                    offset, data, last = message
+
+                    if len(data) < _LINE:
+                        spool.not_before = loop.time() + _GATHER if data and not spool.finished else 0.0
+
+                    await call.write(
+                        pb.AppendLogsRequest(
+                            log_id=spool.log_id,
+                            stream=spool.stream,  # type: ignore[arg-type]
+                            offset=offset,
+                            data=data,
+                            end=last,
+                        )
+                    )
+
+    async def _receive(self, call: Call) -> None:
+        while True:
+            answer = await call.read()
+
+            if not isinstance(answer, pb.AppendLogsResponse):
+                return
+
+            self._pauses.reset()
+            spool = self._logs.get(answer.log_id, {}).get(answer.stream)
+
+            if spool is None:
+                continue
+
+            if answer.refused:
+                self._log.info("log refused", log_id=answer.log_id, stream=answer.stream, sent=spool.sent)
+                spool.done = True
+            else:
+                spool.answered(answer.durable_offset, expected=answer.expected)
+
+            if spool.done:
+                self._settle(answer.log_id)
+            else:
+                self._changed(answer.log_id)
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        while True:
+            await asyncio.sleep(_SWEEP)
+            self._changed(None)
+
+            for spools in self._logs.values():
+                for spool in spools.values():
+                    oldest = spool.oldest()
+
+                    if oldest is not None and loop.time() - oldest > _STALL:
+                        self._log.warning("log stream gives no answers; connecting again")
+                        return
+
+    def _settle(self, log_id: str) -> None:
+        if all(spool.done for spool in self._logs[log_id].values()):
+            self.discard(log_id)
+            self._shipped(log_id)
+
+    def _room(self) -> bool:
+        return (
+            sum(
+                chunk.end - chunk.start
+                for spools in self._logs.values()
+                for spool in spools.values()
+                for chunk in spool.under_way
+            )
+            < _TOTAL_WINDOW
+        )
+
+    def _changed(self, log_id: str | None) -> None:
+        for name in self._logs if log_id is None else (log_id,):
+            for stream, spool in self._logs.get(name, {}).items():
+                if not spool.done:
+                    self._dirty[name, stream] = None
+
+        if self._dirty:
+            self._wake.set()
