@@ -48,7 +48,7 @@ _TABLE: Final[Mapping[grpc.StatusCode, type[PlatformError]]] = {
 }
 
 # How gRPC words a peer that accepts connections but does not speak HTTP/2.
-_NOT_GRPC: Final = ("SETTINGS", "http1", "HTTP/1", "WRONG_VERSION_NUMBER", "Invalid HTTP")
+_NOT_GRPC: Final = ("SETTINGS", "parsing HTTP/2", "http1", "HTTP/1", "WRONG_VERSION_NUMBER")
 
 
 def status_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
@@ -121,8 +121,9 @@ def _unreachable(code: grpc.StatusCode, text: str, address: str) -> str:
         )
 
     if any(mark in text for mark in _NOT_GRPC):
+        hangs = ", or it hangs" if "timed out" in text else ""
         return _with_hint(
-            f"what listens at {address} does not speak gRPC",
+            f"what listens at {address} does not speak gRPC{hangs}",
             "check the port: this is for the gRPC port (7070 by default), the HTTP port is for browsers",
         )
 
