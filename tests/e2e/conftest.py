@@ -48,6 +48,7 @@ def module_project(
 
 def unique_name(request: pytest.FixtureRequest) -> str:
     """A name made from those of file and test."""
-    words = re.sub(r"[\W_]+", " ", request.node.name.removesuffix(".py").rpartition("/")[2]).strip()
+    node = request.node.name.partition("[")[0].removesuffix(".py").rpartition("/")[2]
+    words = re.sub(r"[\W_]+", " ", node).strip()
     stem = request.path.stem.removeprefix("test_e2e_").replace("_", " ")
     return f"{stem} {words.removeprefix('test ')}"

@@ -136,13 +136,6 @@ ENDINGS = """
         time.sleep(60)
 
 
-    @task(memory="64m")
-    def greedy():
-        hoard = []
-        while True:
-            hoard.append(bytearray(os.urandom(1024)) * 4096)
-
-
     @task()
     def talks_binary():
         os.write(1, b"\\xff\\xfe\\x00\\x80 not utf-8\\n")
@@ -183,7 +176,6 @@ ENDINGS = """
         vanishes()
         killed(int(signal.SIGKILL)).alias("killed")
         killed(int(signal.SIGSEGV)).alias("crashed")
-        greedy()
         talks_binary()
         closes_streams()
         leaves_children()
@@ -197,7 +189,7 @@ def endings(module_project: Project) -> FinishedRun:
         module_project.folder / "endings", module_project.platform, f"{module_project.name} endings"
     )
     with client_variables(project.platform):
-        return project.run(ENDINGS, state="out_of_memory")
+        return project.run(ENDINGS, state="failed")
 
 
 @pytest.mark.clause("B110")
@@ -218,11 +210,35 @@ def test_a_task_that_is_killed_by_a_signal(endings: FinishedRun, client: None) -
 
 
 @pytest.mark.clause("B65a", "B234", "B110")
-def test_a_task_that_exceeds_its_memory(endings: FinishedRun, client: None) -> None:
-    assert endings.states["greedy"] == "out_of_memory"
-    assert endings.details["state"] == "out_of_memory"
-    assert "64" in endings.message("greedy")
-    assert endings.result("greedy") is None
+def test_a_task_that_exceeds_its_memory(project: Project) -> None:
+    run = project.run(
+        """
+        import os
+
+        from datatailr import task, workflow
+
+
+        @task(memory="64m")
+        def greedy():
+            hoard = []
+            while True:
+                hoard.append(bytearray(os.urandom(1024)) * 4096)
+
+
+        @task()
+        def after(value):
+            return value
+
+
+        @workflow(name="@NAME@")
+        def flow():
+            after(greedy())
+        """,
+        state="out_of_memory",
+    )
+    assert run.states == {"greedy": "out_of_memory", "after": "did_not_run"}
+    assert "64" in run.message("greedy") and "64" in run.err("greedy")
+    assert run.result("greedy") is None
 
 
 def test_output_that_is_not_text(endings: FinishedRun, client: None) -> None:
