@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from logging.handlers import RotatingFileHandler
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 __all__ = [
     "BLUE",
@@ -97,7 +97,14 @@ def get_log_level() -> int:
     return _LEVELS.get(os.environ.get("DATATAILR_LOG_LEVEL", "").strip().upper(), logging.INFO)
 
 
-class _StandardStreamHandler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    # not subscriptable at run time before Python 3.11
+    _StreamHandler = logging.StreamHandler
+
+
+class _StandardStreamHandler(_StreamHandler):
     """Writes to the stream that is the standard one at that moment.
 
     Streams are replaced during a program's life: by notebooks, by test tools, by the platform.

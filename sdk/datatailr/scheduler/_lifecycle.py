@@ -94,10 +94,19 @@ class Lifecycle:
         name = internal_name(self.name)
         numbered = "" if version is None else f" version {version}"
         text = f"{self.type.display_name()} {self.name!r}{numbered} {what}; its name in the CLI is {name}"
-        if platform.public_url and version is not None:
-            base = platform.public_url.rstrip("/")
+        base = self._public_url(platform)
+        if base is not None and version is not None:
             text += f": {base}/job-details/{name}/{self.type}/{self.environment}/{version}?tab=definition"
         return success(text)
+
+    @staticmethod
+    def _public_url(platform: _platform.Platform) -> str | None:
+        """Address of the pages; what was saved or started stays so when it cannot be learnt."""
+        try:
+            url = platform.public_url
+        except PlatformError:
+            return None
+        return url.rstrip("/") if url else None
 
     # -- save, start, stop ---------------------------------------------------------------------
     def save(self) -> Outcome:
