@@ -147,7 +147,7 @@ def unpack(archive: Path, target: Path, directory: str) -> int:
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     _extract(packed, entry, path)
-    except (tarfile.TarError, UnicodeError, EOFError, NotADirectoryError, IsADirectoryError) as error:
+    except (tarfile.TarError, UnicodeError, EOFError, FileExistsError, NotADirectoryError) as error:
         raise BundleError(f"the bundle is not a sound archive: {error}") from error
 
     _seal(target)

@@ -19,28 +19,24 @@ import structlog
 
 from datatailr.v1 import agent_pb2 as pb
 from opentailr_agent import inventory, wire
-from opentailr_agent.builder.venv import BuildError, VenvBuilder
-from opentailr_agent.bundles import BundleError, remove_tree
+from opentailr_agent.builder.venv import VenvBuilder
 from opentailr_agent.core import effects as do
 from opentailr_agent.core import events as ev
 from opentailr_agent.core.ending import micros
 from opentailr_agent.core.machine import step
 from opentailr_agent.core.model import (
     AnyReport,
-    BuildState,
-    Cause,
-    CauseKind,
     NodeState,
     Phase,
-    StoredResult,
 )
 from opentailr_agent.core.outbox import Entry
 from opentailr_agent.journal import Journal
 from opentailr_agent.logs.shipper import LogShipper
 from opentailr_agent.objects import ObjectCache
-from opentailr_agent.ports import AttemptOrder, Ended, Outcome, Runtime, Started
-from opentailr_agent.preparation import BadAssignmentError, Preparation, checked_name, recipe_of
-from opentailr_agent.transfer import ObjectError, ObjectTransfer, hash_file
+from opentailr_agent.ports import Ended, Runtime, Started
+from opentailr_agent.preparation import Preparation
+from opentailr_agent.transfer import ObjectTransfer
+from opentailr_agent.work import Work
 
 _BUSY: Final = 4
 """Attempts in flight beyond which the loop waits a moment for more events."""
@@ -91,7 +87,6 @@ class Supervisor:
         """Set while nothing runs and nothing waits to be acknowledged."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._orders: dict[str, AttemptOrder] = {}
         self._flush: asyncio.TimerHandle | None = None
         self._old_builds: set[str] = set()
         self._loop_delay = 0.0
@@ -100,6 +95,15 @@ class Supervisor:
         self._log = structlog.get_logger("agent")
         # Set by `attach`, because the shipper calls back.
         self._shipper: LogShipper | None = None
+        self._work = Work(
+            runtime=parts.runtime,
+            builder=parts.builder,
+            preparation=parts.preparation,
+            objects=parts.objects,
+            transfer=parts.transfer,
+            feed=self.feed,
+            shipper=lambda: self.shipper,
+        )
 
     def attach(self, shipper: LogShipper) -> None:
         """Names the shipper, which reports to `shipped`."""
@@ -205,7 +209,7 @@ class Supervisor:
                 # Removed when its end is told.
                 await self._parts.runtime.stop(attempt_id, 0.0)
             else:
-                self._later(self._remove_stray(attempt_id, folder))
+                self._later(self._work.remove_stray(attempt_id, folder))
 
         for attempt_id, record in self.state.attempts.items():
             if record.phase < Phase.RETIRED:
@@ -344,15 +348,15 @@ class Supervisor:
     def _carry_out(self, effect: do.Effect) -> None:
         match effect:
             case do.Prepare():
-                self._own(effect.attempt_id, self._prepare(effect.attempt_id, effect.spec))
+                self._own(effect.attempt_id, self._work.prepare(effect.attempt_id, effect.spec))
             case do.CancelPreparation():
                 self._cancel(effect.attempt_id)
             case do.Start():
-                self._own(effect.attempt_id, self._start(effect.attempt_id))
+                self._own(effect.attempt_id, self._work.start(effect.attempt_id))
             case do.Stop():
                 self._later(self._parts.runtime.stop(effect.attempt_id, effect.grace))
             case do.StoreResult():
-                self._own(effect.attempt_id, self._store(effect.attempt_id, effect.outcome))
+                self._own(effect.attempt_id, self._work.store(effect.attempt_id, effect.outcome))
             case do.FinishLogs():
                 self.shipper.follow(effect.log_id, self._folder(effect.log_id))
                 self.shipper.finish(effect.log_id)
@@ -360,9 +364,9 @@ class Supervisor:
                 self.shipper.discard(effect.log_id)
             case do.Remove():
                 self._cancel(effect.attempt_id)
-                self._later(self._remove(effect.attempt_id))
+                self._later(self._work.remove(effect.attempt_id))
             case do.Build():
-                self._own(effect.build_id, self._build(effect))
+                self._own(effect.build_id, self._work.build(effect))
             case do.CancelBuild():
                 self._cancel(effect.build_id)
             case do.SendApplied():
@@ -378,82 +382,6 @@ class Supervisor:
             case _:
                 raise AssertionError(f"no way to carry out {effect!r}")
 
-    # Work on attempts and builds; each ends in an event.
-
-    async def _prepare(self, attempt_id: str, spec: object) -> None:
-        try:
-            order = await self._parts.preparation.prepare(attempt_id, cast("pb.AttemptSpec", spec))
-        except BuildError as error:
-            self.feed(ev.PrepareFailed(attempt_id, Cause(CauseKind.BUILD_FAILED, str(error))))
-        except (BundleError, ObjectError, BadAssignmentError, OSError) as error:
-            self._log.warning("attempt cannot be prepared", attempt=attempt_id, error=str(error))
-            words = f"the node could not prepare the task: {error}"
-            self.feed(ev.PrepareFailed(attempt_id, Cause(CauseKind.NODE_FAULT, words)))
-        else:
-            self._orders[attempt_id] = order
-            self.shipper.follow(attempt_id, order.folder)
-            self.feed(ev.Prepared(attempt_id))
-
-    async def _start(self, attempt_id: str) -> None:
-        order = self._orders.pop(attempt_id)
-
-        try:
-            await self._parts.runtime.start(order)
-        except (OSError, RuntimeError) as error:
-            self._log.warning("attempt cannot be started", attempt=attempt_id, error=str(error))
-            self.feed(ev.StartFailed(attempt_id, str(error)))
-        else:
-            self.feed(ev.HandedOver(attempt_id))
-
-    async def _store(self, attempt_id: str, outcome: Outcome) -> None:
-        path = outcome.result_file
-        assert path is not None
-
-        try:
-            digest, size = await asyncio.to_thread(hash_file, path)
-            await self._parts.transfer.write(digest, path, size)
-            self._parts.objects.adopt(digest, path, size)
-        except (ObjectError, OSError) as error:
-            self._log.warning("result cannot be stored", attempt=attempt_id, error=str(error))
-            self.feed(ev.StoreFailed(attempt_id, str(error)))
-        else:
-            self.feed(ev.ResultStored(attempt_id, StoredResult(size, digest=digest)))
-
-    async def _remove(self, attempt_id: str) -> None:
-        self._orders.pop(attempt_id, None)
-        await self._parts.runtime.remove(attempt_id)
-        await asyncio.to_thread(remove_tree, self._folder(attempt_id))
-        self._parts.preparation.release(attempt_id)
-        self.feed(ev.Removed(attempt_id))
-
-    async def _remove_stray(self, attempt_id: str, folder: Path) -> None:
-        await self._parts.runtime.remove(attempt_id)
-        await asyncio.to_thread(remove_tree, folder)
-
-    async def _build(self, effect: do.Build) -> None:
-        order = cast("pb.BuildAssignment", effect.spec)
-        builder = self._parts.builder
-
-        try:
-            checked_name(effect.build_id, field="build_id")
-            checked_name(effect.image_key, field="image_key")
-            folder = builder.open_log(effect.build_id, effect.image_key)
-            self.shipper.follow(effect.build_id, folder, frees=False)
-            built = await builder.ensure(
-                effect.image_key,
-                recipe_of(order.recipe),
-                code=lambda: self._parts.preparation.code(order.bundle, owner=effect.build_id),
-                build_id=effect.build_id,
-            )
-        except (BuildError, BundleError, ObjectError, BadAssignmentError, OSError) as error:
-            cause = Cause(CauseKind.BUILD_FAILED, str(error))
-            self.feed(ev.BuildEnded(effect.build_id, BuildState.FAILED, cause))
-        else:
-            self.feed(ev.BuildEnded(effect.build_id, BuildState.READY, notice=built.notice))
-        finally:
-            self._parts.preparation.release(effect.build_id)
-            self.shipper.finish(effect.build_id)
-
     # The runtime's side, and facts.
 
     async def _runtime_events(self) -> None:
@@ -467,7 +395,7 @@ class Supervisor:
                     if ended in self.state.attempts:
                         self.feed(ev.ProcessEnded(event.outcome))
                     else:
-                        self._later(self._remove_stray(ended, self._folder(ended)))
+                        self._later(self._work.remove_stray(ended, self._folder(ended)))
 
     async def _facts(self) -> None:
         loop = asyncio.get_running_loop()
