@@ -18,7 +18,13 @@ INLINE_LIMIT = 64 * 1024
 """Largest payload, in bytes, that travels and is stored inline."""
 
 
-class Environment(IntEnum):
+class Number(IntEnum):
+    """Base of the enumerations: they hash as the integers they are, in C, as they key the tables of steps."""
+
+    __hash__ = int.__hash__
+
+
+class Environment(Number):
     """Where a job lives, in the order of promotion (B6)."""
 
     DEV = 1
@@ -31,7 +37,7 @@ class Environment(IntEnum):
         return self.name.lower()
 
 
-class JobType(IntEnum):
+class JobType(Number):
     """What kind of work a job is."""
 
     BATCH = 1
@@ -45,7 +51,7 @@ class JobType(IntEnum):
         return self.name.lower()
 
 
-class PeopleState(IntEnum):
+class PeopleState(Number):
     """State of a version, run or task as people see it (B107)."""
 
     CREATED = 1
@@ -64,7 +70,7 @@ class PeopleState(IntEnum):
     DID_NOT_RUN = 14
 
 
-class CauseKind(IntEnum):
+class CauseKind(Number):
     """Why something ended as it did."""
 
     NONE = 0
@@ -97,7 +103,7 @@ INFRASTRUCTURE = frozenset(
 """Causes that are the platform's fault: they are retried on a budget of their own."""
 
 
-class RunState(IntEnum):
+class RunState(Number):
     """A run in the core. From `SUCCEEDED` on terminal; `EXPIRED` is the one thing retention may add."""
 
     QUEUED = 10
@@ -117,7 +123,7 @@ class RunState(IntEnum):
         return self >= RunState.SUCCEEDED
 
 
-class TaskState(IntEnum):
+class TaskState(Number):
     """A task of a run in the core. From `SUCCEEDED` on terminal."""
 
     BLOCKED = 10
@@ -142,7 +148,7 @@ DONE = frozenset({TaskState.SUCCEEDED, TaskState.CACHED})
 """States of a task on which its successors may start."""
 
 
-class AttemptState(IntEnum):
+class AttemptState(Number):
     """An attempt; numbers as on the wire. From `SUCCEEDED` on terminal."""
 
     ASSIGNED = 10
@@ -165,7 +171,7 @@ class AttemptState(IntEnum):
         return self >= AttemptState.SUCCEEDED
 
 
-class ImageState(IntEnum):
+class ImageState(Number):
     """An image; numbers as on the wire."""
 
     QUEUED = 1
@@ -174,7 +180,7 @@ class ImageState(IntEnum):
     FAILED = 4
 
 
-class BuildState(IntEnum):
+class BuildState(Number):
     """One build of an image. From `READY` on terminal."""
 
     QUEUED = 10
@@ -190,7 +196,7 @@ class BuildState(IntEnum):
         return self >= BuildState.READY
 
 
-class AgentState(IntEnum):
+class AgentState(Number):
     """An agent as the control plane sees it; numbers as NodeState on the wire."""
 
     SYNCING = 1

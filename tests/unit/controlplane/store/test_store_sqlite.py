@@ -1,0 +1,233 @@
+"""The store: exact reload, migrations, refusal of newer databases, speed of large saves."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+from cp_machine import CoreMachine
+from cp_world import START, World, definition, task
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+from opentailr_controlplane.core import fleet, rows
+from opentailr_controlplane.core.batch import WriteBatch, collect
+from opentailr_controlplane.core.commands import CancelRun, SaveVersion, StartVersion
+from opentailr_controlplane.core.definition import check_definition
+from opentailr_controlplane.core.durable import durable_view
+from opentailr_controlplane.core.invariants import validate
+from opentailr_controlplane.core.machine import finish, step
+from opentailr_controlplane.core.settings import CoreSettings
+from opentailr_controlplane.core.values import SECOND, AttemptState, Payload, TaskDefinition
+from opentailr_controlplane.store import loader, migrate, schema
+from opentailr_controlplane.store.errors import NewerSchema, StoreUnavailable
+from opentailr_controlplane.store.sqlite import SqliteStore
+from opentailr_controlplane.store.writer import write
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        (schema.runs, rows.RunRow),
+        (schema.run_tasks, rows.TaskRow),
+        (schema.outcomes, rows.OutcomeRow),
+        (schema.attempts, rows.AttemptRow),
+        (schema.images, rows.ImageRow),
+        (schema.builds, rows.BuildRow),
+        (schema.agents, rows.AgentRow),
+        (schema.jobs, rows.JobRow),
+        (schema.versions, rows.VersionRow),
+        (schema.idempotency, rows.IdempotencyRow),
+        (schema.counters, rows.CountersRow),
+    ],
+)
+def test_rows_are_the_columns_of_their_table(table: object, row: type) -> None:
+    assert [column.name for column in table.columns] == list(row._fields)  # type: ignore[attr-defined]
+
+
+class _Persistent(CoreMachine):
+    """Every commit is written, read again and compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        engine = create_engine("sqlite://", creator=lambda: self.connection, poolclass=NullPool)
+        # The dialect only makes the tables; the connection stays ours.
+        for table in schema.metadata.sorted_tables:
+            self.connection.execute(str(_ddl(table, engine)))
+        self.world.state.dirty.counters = True
+        commit = self.world._commit
+
+        def commit_and_compare() -> None:
+            commit()
+            for batch in self.world.batches:
+                write(self.connection, batch)
+            self.world.batches.clear()
+            loaded = loader.load(self.connection, self.world.state.settings, self.world.now)
+            assert loaded is not None
+            fleet.recover(loaded, self.world.now)
+            validate(loaded)
+            before, after = durable_view(self.world.state), durable_view(loaded)
+            for part, value in before.items():
+                assert after[part] == value, f"{part} differs after a restart"
+
+        self.world._commit = commit_and_compare  # type: ignore[method-assign]
+
+    def teardown(self) -> None:
+        self.connection.close()
+
+
+def _ddl(table: object, engine: object) -> object:
+    from sqlalchemy.schema import CreateTable
+
+    return CreateTable(table).compile(engine)  # type: ignore[arg-type]
+
+
+def test_after_every_step_of_random_histories_a_restart_equals_memory() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        _Persistent,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=30,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=(Phase.generate,),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+async def test_a_database_is_made_once_and_reopened(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    for _ in range(2):
+        store = SqliteStore(path)
+        await store.open()
+        await store.close()
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == (migrate.HEAD,)
+    connection.close()
+
+
+async def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(migrate.SCRIPTS))
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
+    migrate.migrate(tmp_path / "state.db")
+    engine = create_engine(f"sqlite:///{tmp_path / 'state.db'}", poolclass=NullPool)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    engine.dispose()
+
+
+async def test_a_database_of_the_future_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    migrate.migrate(path)
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    store = SqliteStore(path)
+    with pytest.raises(NewerSchema, match="9999"):
+        await store.open()
+    await store.close()
+
+
+async def test_a_failed_batch_leaves_nothing(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.open()
+    world = World()
+    world.state.dirty.counters = True
+    world.save(task(0))
+    broken = WriteBatch(**{name: getattr(world.batches[-1], name) for name in WriteBatch.__slots__})
+    broken.runs = [(1, 2)]  # type: ignore[list-item]
+    with pytest.raises(StoreUnavailable):
+        await store.commit(broken)
+    assert await store.load(CoreSettings(), START) is None
+    await store.close()
+
+
+@pytest.mark.clause("B109", "B131")
+async def test_expiry_removes_results_but_not_those_a_rerun_took_over(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.open()
+    world = World()
+    runs = [world.ready(task(0), task(1), name="flow", expire_after=SECOND)]
+    runs.append(world.start())
+    first, second = runs
+    world.report(world.attempt(first, 0), AttemptState.SUCCEEDED, result=b"shared")
+    world.report(world.attempt(first, 1), AttemptState.SUCCEEDED, result=b"own")
+    world.report(world.attempt(second, 0), AttemptState.SUCCEEDED, result=b"shared")
+    shared, own = first.tasks[0].result, first.tasks[1].result
+    assert shared is not None and own is not None
+    for batch in world.batches:
+        await store.commit(batch)
+    assert set(await store.read_payloads([shared.digest, own.digest])) == {shared.digest, own.digest}
+    world.pass_time(1)
+    await store.commit(world.batches[-1])
+    assert await store.read_payloads([shared.digest, own.digest]) == {shared.digest: b"shared"}
+    prior = await store.read_prior(first.run_id)
+    assert prior.state is not None and prior.state.name == "EXPIRED"
+    assert prior.tasks[0].result is None
+    await store.close()
+
+
+async def test_logs_are_owned_by_the_agent_of_the_attempt(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.open()
+    world = World()
+    attempt = world.attempt(world.ready(task(0)))
+    for batch in world.batches:
+        await store.commit(batch)
+    assert await store.log_owner(attempt.attempt_id) == "agt_1"
+    assert await store.log_owner("bld_test_1") == "agt_1"
+    assert await store.log_owner("att_unknown") is None
+    await store.close()
+
+
+async def test_ten_thousand_tasks_do_not_hold_the_loop(tmp_path: Path) -> None:
+    """The steps that run in the loop stay below 50 ms each; best of three, as other programs run too."""
+    store = SqliteStore(tmp_path / "state.db")
+    await store.open()
+    tasks = [
+        TaskDefinition(
+            i, f"t{i}", "m:f", task(0).resources, (0,) if i else (), (), Payload("a" * 64, 3, b"abc")
+        )
+        for i in range(10_000)
+    ]
+    checked = check_definition(definition(*tasks))
+    best: dict[str, float] = {}
+    for attempt in range(3):
+        world = World()
+        commands = {
+            "save": SaveVersion("alice", checked.definition, checked=checked),
+            "start": StartVersion("alice", "flow"),
+            "cancel": CancelRun("alice", 1),
+        }
+
+        for name, command in commands.items():
+            begun = time.perf_counter()
+            step(world.state, command, world.now)
+            finish(world.state, world.now)
+            batch = collect(world.state)
+            spent = time.perf_counter() - begun
+            best[name] = min(best.get(name, spent), spent)
+            assert batch is not None
+            if attempt == 0:
+                begun = time.perf_counter()
+                await store.commit(batch)
+                assert time.perf_counter() - begun < 5
+    assert all(spent < 0.05 for spent in best.values()), best
+    plan = await store.read_plan(1)
+    assert plan is not None and len(plan.tasks) == 10_000 and len(plan.downstream[0]) == 9_999
+    await store.close()
