@@ -37,7 +37,7 @@ if __name__ == "__main__":
     wf = build(kind, count)
     ok, answer = wf.run()
     assert ok, answer
-    run_id = answer["running"][0]["RunId"]
+    run_id = wf.runs(refresh=True)[0]["run_id"]
     while True:
         details = wf.run_details(run_id)
         if details["end_time"]:

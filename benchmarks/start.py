@@ -26,7 +26,7 @@ def main():
         first()
     ok, answer = wf.run()
     assert ok, answer
-    run_id = answer["running"][0]["RunId"]
+    run_id = wf.runs(refresh=True)[0]["run_id"]
     while not wf.run_details(run_id)["end_time"]:
         time.sleep(0.02)
     edit, began = wf.result(run_id, "first")
