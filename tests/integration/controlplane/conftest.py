@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from controlplane_agent import FakeAgent
 from controlplane_harness import Client, FakeEngine, FakeRunning
 
 from opentailr_controlplane.config import Settings
@@ -62,4 +63,11 @@ async def user(faked: ControlPlane) -> AsyncIterator[Client]:
 async def client(plane: ControlPlane) -> AsyncIterator[Client]:
     """A client of the control plane with the administrator's token."""
     async with Client(plane.grpc_address, plane.admin_token) as made:
+        yield made
+
+
+@pytest.fixture
+async def agent(plane: ControlPlane) -> AsyncIterator[FakeAgent]:
+    """An agent of the control plane that runs nothing and reports what a test wants."""
+    async with FakeAgent(plane) as made:
         yield made
