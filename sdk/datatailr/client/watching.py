@@ -169,6 +169,11 @@ def watch_build(
 def build_failure(image: image_pb2.Image, tail: list[str]) -> str:
     """The message of a failed build: the reason, the end of the log, and where to read the rest."""
     reason = image.cause.message or cause_word(image.cause.kind) or "the build did not end well"
+
+    if tail:
+        # What follows the first line is the end of the log, which is shown below anyway.
+        reason = reason.partition("\n")[0].rstrip(":")
+
     parts = [f"the environment could not be built: {reason}"]
 
     if tail:

@@ -422,7 +422,8 @@ def test_a_failed_build_tells_the_command_and_the_end_of_its_log(
 ) -> None:
     log = "".join(f"line {number}\n" for number in range(30)) + "error: no such package"
     cause = common_pb2.Cause(
-        kind=common_pb2.CAUSE_KIND_BUILD_FAILED, message="`uv pip install` ended with code 1"
+        kind=common_pb2.CAUSE_KIND_BUILD_FAILED,
+        message="`uv pip install` ended with code 1:\nerror: no such package",
     )
     state.build = [
         image(image_pb2.IMAGE_STATE_BUILDING),
@@ -434,7 +435,7 @@ def test_a_failed_build_tells_the_command_and_the_end_of_its_log(
         platform.wait_for_image("key")
 
     lines = str(caught.value).splitlines()
-    assert "`uv pip install` ended with code 1" in lines[0]
+    assert lines[0] == "the environment could not be built: `uv pip install` ended with code 1"
     assert lines[1] == "the last 20 lines of the build log:"
     assert lines[2:22] == [f"  line {number}" for number in range(11, 30)] + ["  error: no such package"]
     assert lines[22].startswith("hint:")
