@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -84,7 +84,10 @@ def platform(console: Console) -> Iterator[str]:
         about = wait_until_ready(child, ready, log_path)
         os.environ["DATATAILR_ADDRESS"] = about["grpc"]
         os.environ["DATATAILR_TOKEN"] = about["token"]
-        console.print(f"  gRPC at {about['grpc']}, status page at {about['http']}, data in {shown(DATA)}")
+        console.print(
+            f"  gRPC at {about['grpc']}, status page at {about['http']}, data in {shown(DATA)}",
+            soft_wrap=True,
+        )
         yield str(about["grpc"])
     finally:
         stop(child)
@@ -142,14 +145,15 @@ def follow(console: Console, name: str) -> dict[str, Any]:
     run_id = runs[0]["run_id"]
     deadline = time.monotonic() + RUN_SECONDS
     details: dict[str, Any] = flow.run_details(run_id)
-    with Live(tasks_table(details), console=console, auto_refresh=False) as live:
+    with progress(console) as show:
+        show(details)
         while details["state"] not in FINISHED:
             if time.monotonic() > deadline:
                 raise DemoError(f"run {run_id} has not ended after {RUN_SECONDS} s; it is {details['state']}")
             time.sleep(0.1)
             details = flow.run_details(run_id)
-            live.update(tasks_table(details), refresh=True)
-        live.update(tasks_table(details), refresh=True)
+            show(details)
+    console.print(tasks_table(details))
     if details["state"] != "completed":
         for entry in details["tasks"]:
             if entry["state"] not in {"completed", "did_not_run"}:
@@ -157,6 +161,24 @@ def follow(console: Console, name: str) -> dict[str, Any]:
                 console.print(flow.logs(run_id, task_name=entry["name"], stderr=True, lines=30), markup=False)
         raise DemoError(f"run {run_id} ended {details['state']}")
     return details
+
+
+@contextlib.contextmanager
+def progress(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows a run as it goes on: a live table on a terminal, one line per change elsewhere."""
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            yield lambda details: live.update(tasks_table(details), refresh=True)
+        return
+    known: dict[str, str] = {}
+
+    def print_changes(details: dict[str, Any]) -> None:
+        for entry in details["tasks"]:
+            if known.get(entry["name"], "pending") != entry["state"]:
+                console.print(f"  {entry['name']}: {entry['state']}", markup=False)
+            known[entry["name"]] = entry["state"]
+
+    yield print_changes
 
 
 def tasks_table(details: dict[str, Any]) -> Table:

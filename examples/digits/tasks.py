@@ -1,8 +1,4 @@
-"""The steps of the workflow. Each runs in a process of its own.
-
-The heavy libraries are imported inside the functions, so that the machine that only deploys the
-workflow does not need them.
-"""
+"""The steps of the workflow. Each runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,58 +7,47 @@ from typing import Any
 
 from datatailr import task
 
+try:
+    from digits import learning, picture
+except ModuleNotFoundError:
+    # The machine that only deploys needs neither scikit-learn nor matplotlib. Where the tasks run both are
+    # installed, imported once, and shared by the processes of all tasks.
+    pass
+
 
 @task()
 def load() -> dict[str, Any]:
     """The UCI handwritten digits: 1797 pictures of 8 by 8 pixels, which come with scikit-learn."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    print(
-        f"loaded {len(digits.target)} pictures of {digits.images.shape[1]} by {digits.images.shape[2]} pixels"
-    )
-    return {"pixels": digits.data, "labels": digits.target}
+    dataset = learning.read()
+    print(f"loaded {len(dataset['labels'])} pictures of {dataset['pixels'].shape[1]} pixels each")
+    return dataset
 
 
 @task()
 def split(dataset: dict[str, Any], test_share: float = 0.25) -> dict[str, Any]:
-    """Divides the pictures into training, validation and test sets, each with all digits in proportion."""
-    from sklearn.model_selection import train_test_split
-
-    pixels, labels = dataset["pixels"], dataset["labels"]
-    rest_pixels, test_pixels, rest_labels, test_labels = train_test_split(
-        pixels, labels, test_size=test_share, stratify=labels, random_state=7
-    )
-    train_pixels, check_pixels, train_labels, check_labels = train_test_split(
-        rest_pixels, rest_labels, test_size=test_share, stratify=rest_labels, random_state=7
-    )
-    print(f"{len(train_labels)} to train, {len(check_labels)} to choose, {len(test_labels)} to test")
-    return {
-        "train": (train_pixels, train_labels),
-        "check": (check_pixels, check_labels),
-        "test": (test_pixels, test_labels),
-    }
+    """Divides the pictures into those to train, to choose and to test with."""
+    sets = learning.divide(dataset, test_share)
+    for name, (_, labels) in sets.items():
+        print(f"{len(labels):5} to {name}")
+    return sets
 
 
-@task(memory="1g", cpu=1)
+@task(memory="512m", cpu=1)
 def train(sets: dict[str, Any], kind: str, **parameters: Any) -> dict[str, Any]:
-    """Trains one model and scores it on the validation set."""
-    from digits.models import build
-
-    model = build(kind, parameters)
+    """Trains one model and scores it on pictures that it was not trained with."""
+    model = learning.build(kind, parameters)
     began = time.perf_counter()
     model.fit(*sets["train"])
     seconds = time.perf_counter() - began
     score = model.score(*sets["check"])
-    settings = ", ".join(f"{name}={value}" for name, value in parameters.items())
-    name = f"{kind}({settings})"
-    print(f"{name}: {score:.1%} right on the validation set after {seconds:.2f} s of training")
+    name = f"{kind}({', '.join(f'{key}={value}' for key, value in parameters.items())})"
+    print(f"{name}: {score:.1%} right after {seconds:.2f} s of training")
     return {"name": name, "score": score, "seconds": seconds, "model": model}
 
 
 @task()
 def choose(candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    """Picks the model that did best on the validation set."""
+    """Picks the best model."""
     ranking = sorted(candidates, key=lambda candidate: candidate["score"], reverse=True)
     print("ranking on the validation set")
     for place, candidate in enumerate(ranking, start=1):
@@ -72,38 +57,20 @@ def choose(candidates: list[dict[str, Any]]) -> dict[str, Any]:
 
 @task()
 def evaluate(sets: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
-    """Measures the chosen model on pictures that it never saw."""
-    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-
-    pixels, labels = sets["test"]
-    guesses = best["model"].predict(pixels)
-    matrix = confusion_matrix(labels, guesses)
-    mistakes = [
-        (int(matrix[truth][guess]), truth, guess)
-        for truth in range(10)
-        for guess in range(10)
-        if truth != guess and matrix[truth][guess]
-    ]
-    figures = {
-        "model": best["name"],
-        "test pictures": len(labels),
-        "accuracy": float(accuracy_score(labels, guesses)),
-        "macro F1": float(f1_score(labels, guesses, average="macro")),
-        "mistakes": sum(count for count, _, _ in mistakes),
-        "confusion matrix": matrix.tolist(),
-    }
-    print(f"{best['name']} gets {figures['accuracy']:.1%} of {len(labels)} unseen pictures right")
-    for count, truth, guess in sorted(mistakes, reverse=True)[:5]:
-        print(f"  {truth} read as {guess}: {count}")
-    return figures
+    """Measures the chosen model on pictures that played no part so far."""
+    figures = learning.measure(best["model"], *sets["test"])
+    print(f"{best['name']} reads {figures['accuracy']:.1%} of {figures['test pictures']} pictures right")
+    for truth, row in enumerate(figures["confusion matrix"]):
+        for guess, count in enumerate(row):
+            if count and guess != truth:
+                print(f"  {truth} read as {guess}: {count}")
+    return {"model": best["name"], **figures}
 
 
 @task()
 def draw(figures: dict[str, Any]) -> bytes:
     """Draws the confusion matrix as a PNG."""
-    from digits.picture import confusion_matrix_png
-
     title = f"{figures['model']}: {figures['accuracy']:.1%} right"
-    png = confusion_matrix_png(figures["confusion matrix"], title)
+    png = picture.confusion_matrix_png(figures["confusion matrix"], title)
     print(f"drew {len(png)} bytes")
     return png
