@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from e2e_harness import (
     BIN,
+    ROOT,
     FinishedRun,
     Project,
     Ran,
