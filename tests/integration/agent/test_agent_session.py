@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
+import sys
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from agent_fakes import TOKEN, FakeRuntime, FakeServer, until
 
 from datatailr.v1 import agent_pb2 as pb
-from datatailr.v1 import common_pb2, job_pb2
+from datatailr.v1 import common_pb2, image_pb2, job_pb2
 from opentailr_agent.agent import Agent
 from opentailr_agent.builder.venv import MARKER
 from opentailr_agent.config import Settings
@@ -477,3 +479,88 @@ async def test_another_protocol_is_told(bench: Bench, capsys: pytest.CaptureFixt
 
     await until(told)
     assert not (bench.path / "ready").exists()
+
+
+OWN = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+async def test_a_build_is_carried_out_reported_and_its_log_shipped(bench: Bench) -> None:
+    await bench.start()
+    key = "c" * 64
+    bench.control.build("bld_1", key, common_pb2.ImageRecipe(python_version=OWN))
+    await until(lambda: bench.control.build_report("bld_1"), within=30)
+    report = bench.control.build_report("bld_1")
+    assert report is not None
+    assert report.state == image_pb2.IMAGE_STATE_READY, report
+    assert report.image_key == key
+    await until(lambda: bench.server.logs.complete("bld_1"))
+    assert b"$ " in bench.server.logs.text("bld_1")
+    await until(lambda: not (bench.path / "data" / "builds" / "bld_1").exists())
+    bench.control.assign("att_1", spec_for(bench.server, image_key=key))
+    await until(lambda: "att_1" in bench.runtime.orders)
+    assert bench.runtime.orders["att_1"].python.is_relative_to(bench.path / "data" / "environments" / key)
+
+
+@pytest.mark.clause("B174", "B175")
+async def test_a_build_that_fails_says_why(bench: Bench) -> None:
+    await bench.start()
+    recipe = common_pb2.ImageRecipe(python_version=OWN, build_script_pre="echo hello")
+    bench.control.build("bld_1", "c" * 64, recipe)
+    await until(lambda: bench.control.build_report("bld_1"))
+    report = bench.control.build_report("bld_1")
+    assert report is not None
+    assert report.state == image_pb2.IMAGE_STATE_FAILED
+    assert report.cause.kind == common_pb2.CAUSE_KIND_BUILD_FAILED
+    assert "--allow-pre-scripts" in report.cause.message
+    await until(lambda: bench.server.logs.complete("bld_1"))
+    assert b"--allow-pre-scripts" in bench.server.logs.text("bld_1")
+
+
+async def test_an_attempt_builds_what_its_node_lacks(bench: Bench) -> None:
+    await bench.start()
+    image = common_pb2.ImageRecipe(python_version=OWN)
+    bench.control.assign("att_1", spec_for(bench.server, image_key="c" * 64, image=image))
+    await until(lambda: "att_1" in bench.runtime.orders, within=30)
+    bad = common_pb2.ImageRecipe(python_version=OWN, build_script_pre="echo hello")
+    bench.control.assign("att_2", spec_for(bench.server, image_key="d" * 64, image=bad))
+    await until(lambda: bench.control.outcome("att_2"))
+    report = bench.control.outcome("att_2")
+    assert report is not None
+    assert report.state == pb.ATTEMPT_STATE_FAILED
+    assert report.cause.kind == common_pb2.CAUSE_KIND_BUILD_FAILED
+
+
+async def test_nothing_is_started_or_told_while_the_journal_cannot_be_written(bench: Bench) -> None:
+    await bench.start()
+    assert bench.agent is not None
+    journal = bench.agent._journal
+    true_commit, tries = journal.commit, 0
+
+    def full(effects: object) -> None:
+        nonlocal tries
+        tries += 1
+        raise sqlite3.OperationalError("database or disk is full")
+
+    journal.commit = full  # type: ignore[method-assign,assignment]
+    bench.control.assign("att_1", spec_for(bench.server))
+    await until(lambda: tries)
+    assert not bench.runtime.orders
+    await until(lambda: bench.control.link.frames("heartbeat")[-1].pressure.startswith("journal:"))
+    journal.commit = true_commit  # type: ignore[method-assign]
+    await until(lambda: "att_1" in bench.runtime.orders)
+
+
+async def test_tokens_reach_neither_journal_nor_log(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    await bench.start()
+    secret = job_pb2.EnvVar(name="PASSWORD", value="planted-value")
+    bench.control.assign("att_1", spec_for(bench.server, run_token="planted-token", env=[secret]))
+    await until(lambda: "att_1" in bench.runtime.orders)
+    bench.runtime.end(well(bench.runtime.orders["att_1"]))
+    await until(lambda: bench.control.outcome("att_1"))
+    await bench.end()
+    shown = capsys.readouterr()
+    kept = b"".join(path.read_bytes() for path in (bench.path / "data").glob("journal.db*"))
+
+    for planted in ("planted-token", "planted-value", TOKEN):
+        assert planted not in shown.out + shown.err
+        assert planted.encode() not in kept
