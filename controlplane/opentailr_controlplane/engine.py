@@ -38,7 +38,7 @@ from .core.machine import finish, step
 from .core.model import NeedsPlan, NeedsPrior, PriorRun, State
 from .core.settings import CoreSettings
 from .core.timers import next_due
-from .core.values import SECOND, Instant
+from .core.values import SECOND, Instant, RunState
 from .engine_views import EngineStats, EngineViews, PayloadCache, Store
 from .ports import Clock, IdSource, Offload
 from .store.errors import StoreError, StoreFull
@@ -119,6 +119,7 @@ class Engine(EngineViews):
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._active: dict[int, str] = {}
         self._hub = Hub()
         self._sessions: dict[tuple[str, int], SessionSink] = {}
         self._payloads = PayloadCache()
@@ -369,6 +370,11 @@ class Engine(EngineViews):
                 if isinstance(effect, Dismiss):
                     del self._sessions[effect.agent_id, effect.epoch]
         if batch is not None:
+            for row in batch.runs:
+                if row.state >= RunState.SUCCEEDED:
+                    self._active.pop(row.run_id, None)
+                else:
+                    self._active[row.run_id] = row.job_id
             self._hub.publish(batch)
         for item in done:
             if item.future is None or item.future.done():
@@ -446,6 +452,7 @@ class Engine(EngineViews):
             state = State(self._settings, self._state.installation)
         assignments = self._state.assignments
         self._state = state
+        self._active = {run.run_id: run.job_id for run in state.runs.values()}
         state.assignments = assignments
         fleet.recover(state, now)
 

@@ -92,6 +92,8 @@ class EngineViews:
     _settings: CoreSettings
     _state: State
     _queue: deque[Any]
+    _active: dict[int, str]
+    """Active runs and their jobs as last committed; `_state` may be one round ahead."""
     _hub: Hub
     _sessions: dict[tuple[str, int], Any]
     _payloads: PayloadCache
@@ -126,12 +128,11 @@ class EngineViews:
 
     def run_job_id(self, run_id: int) -> str | None:
         """The job of an active run."""
-        run = self._state.runs.get(run_id)
-        return run.job_id if run is not None else None
+        return self._active.get(run_id)
 
     def run_active(self, run_id: int) -> bool:
-        """True while the run has not ended."""
-        return run_id in self._state.runs
+        """True until the end of the run is on disk."""
+        return run_id in self._active
 
     def waiting_for(self, run_id: int) -> dict[int, tuple[str, ...]]:
         """Why tasks of an active run wait: task id to reasons, -1 for the run as a whole."""
