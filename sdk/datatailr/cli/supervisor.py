@@ -154,7 +154,8 @@ class Supervisor:
         how = f"signal {-code}" if code < 0 else f"code {code}"
 
         if code in CONFIGURATION_CODES:
-            raise UpError(child.last_words() or f"{child.name} ended with {how}", code=code)
+            words = child.last_words().removeprefix("error: ")
+            raise UpError(words or f"{child.name} ended with {how}", code=code)
 
         if not self._published and code >= 0:
             words = child.last_words(10) or "it said nothing"

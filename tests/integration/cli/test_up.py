@@ -256,7 +256,7 @@ def test_a_failure_before_it_is_ready_shows_the_log(up: Up) -> None:
     process = up.start_here()
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert "agent ended with code 1 before it was ready:\na line of the log\nagent cannot start" in err
+    assert "agent ended with code 1 before it was ready:\na line of the log\nerror: agent cannot" in err
     assert str(up.data / "logs" / "agent.log") in err
 
 

@@ -88,7 +88,7 @@ def _failure(name: str) -> str:
 
 def _complain(name: str, code: int) -> int:
     print("a line of the log", file=sys.stderr)
-    print(f"{name} cannot start for reason {code}", file=sys.stderr)
+    print(f"error: {name} cannot start for reason {code}", file=sys.stderr)
     return code
 
 
