@@ -185,6 +185,12 @@ class ControlPlane:
             "serving", grpc=self.grpc_address, agents=self.agent_address, http=self.http_url, user=owner.name
         )
 
+    @property
+    def engine(self) -> Engine:
+        """The engine, from `start` on."""
+        assert self._engine is not None
+        return self._engine
+
     def _run_is_active(self, run_id: int) -> bool:
         return self._engine is not None and self._engine.run_active(run_id)
 
