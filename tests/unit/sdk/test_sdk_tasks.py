@@ -420,9 +420,9 @@ def test_platform_parameters_are_no_arguments() -> None:
         skipped: Any = dated(1, a)
         assert skipped.args == {"args": (1, a)}
         assert dated_named(3).args == {"x": 3}
-        with pytest.raises(ValueError, match="rundate"):
+        with pytest.raises(ValueError, match="rundate is filled by the platform"):
             dated(rundate="2026-01-01")
-        with pytest.raises(ValueError, match="job_name"):
+        with pytest.raises(ValueError, match="job_name is filled by the platform"):
             dated_named(1, job_name="x")
         assert dated_any(rundate="x", more=1).args == {"rundate": "x", "more": 1}
 
