@@ -12,9 +12,10 @@ import grpc
 import grpc.aio
 import pytest
 from controlplane_harness import Client, FakeRunning, refused
+from controlplane_rows import attempt_row, run_row, task_row
 
 from datatailr.v1 import log_pb2, object_pb2
-from opentailr_controlplane.core.rows import AttemptRow, JobRow, RunRow, TaskRow
+from opentailr_controlplane.core.rows import JobRow
 from opentailr_controlplane.core.values import AttemptState, CauseKind, PeopleState, RunState, TaskState
 from opentailr_controlplane.ports import Resync, RunChange
 from opentailr_controlplane.server import ControlPlane
@@ -142,59 +143,8 @@ async def test_object_refusals(user: Client, faked: ControlPlane) -> None:
 # ---------------------------------------------------------------------------------- logs
 
 
-def run_row(run_id: int = 1, **changes: object) -> RunRow:
-    values: dict[str, object] = dict.fromkeys(RunRow._fields, 0)
-    values.update(
-        run_id=run_id,
-        job_id="job_1",
-        job_name="my-job",
-        display_name="My Job",
-        environment=1,
-        type=1,
-        version=1,
-        state=int(RunState.RUNNING),
-        people_state=int(PeopleState.RUNNING),
-        run_as="root",
-        started_by="root",
-        run_date="2026-01-02",
-        cause_message="",
-        original_run_id=-1,
-        submit_time=1_700_000_000_000_000,
-        tasks_total=1,
-    )
-    return RunRow(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def task_row(task_id: int = 0, run_id: int = 1, **changes: object) -> TaskRow:
-    values: dict[str, object] = dict.fromkeys(TaskRow._fields, 0)
-    values.update(
-        run_id=run_id,
-        task_id=task_id,
-        state=int(TaskState.BLOCKED),
-        people_state=int(PeopleState.PENDING),
-        attempt_id="",
-        cause_message="",
-        result_digest=None,
-        node="",
-    )
-    return TaskRow(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def attempt_row(attempt_id: str, **changes: object) -> AttemptRow:
-    values: dict[str, object] = dict.fromkeys(AttemptRow._fields, 0)
-    values.update(
-        attempt_id=attempt_id,
-        run_id=1,
-        fence=1,
-        agent_id="agt_1",
-        state=int(AttemptState.RUNNING),
-        cause_message="",
-    )
-    return AttemptRow(**{**values, **changes})  # type: ignore[arg-type]
-
-
 @pytest.fixture
-async def agent(faked: ControlPlane) -> AsyncIterator[Client]:
+async def sender(faked: ControlPlane) -> AsyncIterator[Client]:
     token = (faked.settings.data_dir / "agent.token").read_text().strip()
     async with Client(faked.agent_address, token, extra=(("opentailr-agent", "agt_1"),)) as made:
         yield made
@@ -239,12 +189,12 @@ async def remaining(call: Any) -> list[Any]:
 
 
 @pytest.mark.clause("B155", "B158")
-async def test_append_and_read(user: Client, agent: Client, running: FakeRunning) -> None:
+async def test_append_and_read(user: Client, sender: Client, running: FakeRunning) -> None:
     await running.put(schema.runs, run_row())
     await running.put(schema.run_tasks, task_row(attempt_id="att_1", fence=1))
     await running.put(schema.attempts, attempt_row("att_1"))
     running.engine.owned.add(("agt_1", "att_1"))
-    appender = Appender(agent)
+    appender = Appender(sender)
     answer = await appender.send("att_1", 0, b"one\ntwo\n")
     assert (answer.durable_offset, answer.expected, answer.refused) == (8, False, False)
     assert await text_of(user, task_log()) == (b"one\ntwo\n", False)
@@ -263,19 +213,19 @@ async def test_append_and_read(user: Client, agent: Client, running: FakeRunning
     appender.call.cancel()
 
 
-async def test_append_refuses_what_it_cannot_understand(agent: Client) -> None:
+async def test_append_refuses_what_it_cannot_understand(sender: Client) -> None:
     for message, field in (
         (log_pb2.AppendLogsRequest(log_id="att_1", offset=0, data=b"x"), "stream"),
         (log_pb2.AppendLogsRequest(log_id="att_1", stream=1, offset=-1), "offset"),
         (log_pb2.AppendLogsRequest(log_id="att_1", stream=1, data=bytes(CHUNK + 1)), "data"),
     ):
-        refusal = await refused(agent.stream(agent.logs.AppendLogs, iter([message])))
+        refusal = await refused(sender.stream(sender.logs.AppendLogs, iter([message])))
         assert (refusal.code, refusal.detail.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
 @pytest.mark.clause("B158")
 async def test_follow_from_before_the_first_attempt_to_the_end(
-    user: Client, agent: Client, running: FakeRunning
+    user: Client, sender: Client, running: FakeRunning
 ) -> None:
     await running.put(schema.runs, run_row())
     await running.put(schema.run_tasks, task_row())
@@ -286,7 +236,7 @@ async def test_follow_from_before_the_first_attempt_to_the_end(
     await running.put(schema.attempts, attempt_row("att_1"))
     running.engine.owned.add(("agt_1", "att_1"))
     running.engine.tell(RunChange(1, None, (row,)))
-    appender = Appender(agent)
+    appender = Appender(sender)
     await appender.send("att_1", 0, b"early ")
     received = b""
     async with asyncio.timeout(10):
