@@ -144,7 +144,7 @@ class FileLogStore:
         Raises:
             ResourceExhausted: The disk is full; nothing of the chunk was taken.
         """
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         try:
             async with log.lock:
                 if log.limited:
@@ -166,7 +166,7 @@ class FileLogStore:
 
     async def append_own(self, log_id: str, data: bytes, *, end: bool = False) -> None:
         """Appends to the standard output of a log that the platform itself writes."""
-        log = await self._log(log_id, Stream.STDOUT)
+        log = self._log(log_id, Stream.STDOUT)
         try:
             async with log.lock:
                 if not log.ended:
@@ -187,19 +187,19 @@ class FileLogStore:
 
     async def durable(self, log_id: str, stream: Stream) -> int:
         """The offset up to which the log is on disk."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         log.users -= 1
         return log.durable
 
     async def extent(self, log_id: str, stream: Stream) -> Extent:
         """Length of the log and whether it has ended; a log that has nothing yet has length 0."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         log.users -= 1
         return Extent(log.size, log.ended)
 
     async def read(self, log_id: str, stream: Stream, offset: int, *, limit: int = CHUNK) -> bytes:
         """At most `limit` bytes from `offset`; empty at the end of what is there."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         try:
             want = min(limit, log.size - offset)
             if want <= 0:
@@ -210,7 +210,7 @@ class FileLogStore:
 
     async def wait(self, log_id: str, stream: Stream, offset: int) -> Extent:
         """Waits until the log reaches beyond `offset` or has ended."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         try:
             while log.size <= offset and not log.ended:
                 waiter = asyncio.get_running_loop().create_future()
@@ -225,7 +225,7 @@ class FileLogStore:
 
     async def tail_offset(self, log_id: str, stream: Stream, lines: int) -> int:
         """Offset at which the last `lines` lines begin; read from the end, so its cost is theirs."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         try:
             size = log.size
             if size == 0 or lines <= 0:
@@ -236,7 +236,7 @@ class FileLogStore:
 
     async def mark_ended(self, log_id: str, stream: Stream) -> None:
         """Ends a log at what it has, for one whose writer will never come back."""
-        log = await self._log(log_id, stream)
+        log = self._log(log_id, stream)
         try:
             async with log.lock:
                 if not log.ended:
@@ -250,10 +250,9 @@ class FileLogStore:
             kept = data[: self._max_bytes - log.size]
             notice = f"\n[the log ends here: it reached the limit of {self._max_bytes} bytes]\n"
             data, end = kept + notice.encode(), True
-        await self._acquire_file(key, log)
-        start, file = log.size, log.file
         try:
-            await self._run(_append, file, start, data, end)
+            # One hop to the threads for opening and writing: most logs are one short chunk.
+            log.file = await self._run(_append, log.path, log.file, log.size, data, end)
         except OSError as error:
             if error.errno in FULL_DISK:
                 raise ResourceExhausted(
@@ -262,6 +261,7 @@ class FileLogStore:
                     hint="free space on the control plane's disk; agents keep their output until then",
                 ) from None
             raise
+        self._keep_open(key, log)
         log.size += len(data)
         log.ended = log.ended or end
         log.limited = limited
@@ -270,7 +270,7 @@ class FileLogStore:
         log.wake()
         return Appended(log.size, refused=limited)
 
-    async def _log(self, log_id: str, stream: Stream) -> _Log:
+    def _log(self, log_id: str, stream: Stream) -> _Log:
         """The log, counted as used by one more; the caller takes one off again."""
         key = (log_id, stream)
         log = self._logs.get(key)
@@ -284,13 +284,12 @@ class FileLogStore:
                 )
             shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
             path = self._root / shard / f"{log_id}.{stream.value}"
-            found = await self._run(_inspect, path)
-            log = self._logs.get(key)
-            if log is None:
-                log = _Log(path, size=found.size, durable=0, ended=found.ended)
-                log.limited = log.ended and log.size > self._max_bytes
-                self._logs[key] = log
-                self._forget_idle()
+            # One stat in the loop: far cheaper than the way to a thread and back.
+            found = _inspect(path)
+            log = _Log(path, size=found.size, durable=0, ended=found.ended)
+            log.limited = log.ended and log.size > self._max_bytes
+            self._logs[key] = log
+            self._forget_idle()
         self._logs.move_to_end(key)
         log.users += 1
         return log
@@ -306,9 +305,7 @@ class FileLogStore:
         log.dirty = True
         self._dirty[key] = log
 
-    async def _acquire_file(self, key: tuple[str, Stream], log: _Log) -> None:
-        if log.file < 0:
-            log.file = await self._run(os.open, log.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _keep_open(self, key: tuple[str, Stream], log: _Log) -> None:
         self._open[key] = log
         self._open.move_to_end(key)
         if len(self._open) <= _KEEP_OPEN:
@@ -359,17 +356,22 @@ def _inspect(path: Path) -> Extent:
     return Extent(found.st_size, not found.st_mode & stat.S_IWUSR)
 
 
-def _append(file: int, start: int, data: bytes, end: bool) -> None:
+def _append(path: Path, file: int, start: int, data: bytes, end: bool) -> int:
+    """Writes at `start`, opening the file if `file` is negative; returns the open file."""
+    opened = file if file >= 0 else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     view, position = memoryview(data), start
     try:
         while view:
-            written = os.pwrite(file, view, position)
+            written = os.pwrite(opened, view, position)
             view, position = view[written:], position + written
+        if end:
+            os.fchmod(opened, 0o400)
     except OSError:
-        os.ftruncate(file, start)
+        os.ftruncate(opened, start)
+        if file < 0:
+            os.close(opened)
         raise
-    if end:
-        os.fchmod(file, 0o400)
+    return opened
 
 
 def _sync(logs: list[_Log]) -> None:
