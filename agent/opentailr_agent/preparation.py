@@ -94,7 +94,7 @@ class Preparation:
 
         folder = self.folder(attempt_id)
 
-        for name in ("work", "tmp", "inputs"):
+        for name in ("work", "tmp", "inputs") if spec.inputs else ("work", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
         environment = await self._environment(attempt_id, spec)

@@ -13,6 +13,11 @@ def want(state: NodeState, entry: ev.WantedBuild, now: int, out: list[do.Effect]
     if entry.build_id in state.builds or state.draining:
         return
 
+    if any(one.report.terminal and one.report.subject == entry.build_id for one in state.outbox.entries):
+        # Its end is on the way already, for instance since before a restart: nothing is built twice.
+        state.builds[entry.build_id] = BuildRecord(entry.build_id, entry.image_key, entry.spec, done=True)
+        return
+
     state.received_builds += 1
     state.builds[entry.build_id] = BuildRecord(entry.build_id, entry.image_key, entry.spec)
     state.outbox.put(BuildReport(entry.build_id, entry.image_key, BuildState.BUILDING, now))

@@ -29,6 +29,8 @@ _LINE: Final = 4096
 """Chunks below this size are taken for single lines."""
 _GATHER: Final = 0.02
 """Seconds between two messages of a log that writes line by line."""
+_FIRST: Final = 0.004
+"""Seconds that the first bytes wait for more: a short task's log then needs one message, not three."""
 _SWEEP: Final = 1.0
 """Seconds between looks at all logs, for growth that nobody told."""
 _STALL: Final = 20.0
@@ -61,7 +63,7 @@ class LogShipper:
         self._logs: dict[str, dict[int, Spool]] = {}
         self._dirty: dict[tuple[str, int], None] = {}
         self._wake = asyncio.Event()
-        self._watch = FolderWatch(self._changed)
+        self._watch = FolderWatch(self._grown)
         self._log = structlog.get_logger("logs")
 
     def follow(self, log_id: str, folder: Path, *, known: bool = True, frees: bool = True) -> None:
@@ -86,6 +88,7 @@ class LogShipper:
         """Nothing more will be written; end marks follow the last byte."""
         for spool in self._logs.get(log_id, {}).values():
             spool.finished = True
+            spool.not_before = 0.0
 
         self._changed(log_id)
 
@@ -232,6 +235,17 @@ class LogShipper:
             )
             < _TOTAL_WINDOW
         )
+
+    def _grown(self, log_id: str | None) -> None:
+        """Somebody wrote; not called for what was there before."""
+        earliest = asyncio.get_running_loop().time() + _FIRST
+
+        for name in self._logs if log_id is None else (log_id,):
+            for stream, spool in self._logs.get(name, {}).items():
+                if (name, stream) not in self._dirty and not spool.finished:
+                    spool.not_before = max(spool.not_before, earliest)
+
+        self._changed(log_id)
 
     def _changed(self, log_id: str | None) -> None:
         for name in self._logs if log_id is None else (log_id,):

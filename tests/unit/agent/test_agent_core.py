@@ -366,6 +366,18 @@ def test_a_build_that_nobody_wants_is_ended() -> None:
     assert only(node.assign(), do.CancelBuild)
 
 
+def test_a_build_whose_end_is_not_acknowledged_is_not_built_again() -> None:
+    node = Node()
+    node.welcome()
+    build = ev.WantedBuild("bld_1", "key", "recipe")
+    node.assign(builds=[build])
+    node.feed(ev.BuildEnded("bld_1", model.BuildState.READY))
+    # As after a restart: the journal has the report, the build itself is forgotten.
+    node.state.builds.clear()
+    assert not only(node.assign(builds=[build]), do.Build)
+    assert len(node.state.outbox.entries) == 1
+
+
 def test_reports_are_sent_again_in_a_new_session() -> None:
     node = Node()
     node.run_until(Phase.DONE)
