@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -310,13 +311,14 @@ class FileLogStore:
         self._open.move_to_end(key)
         if len(self._open) <= _KEEP_OPEN:
             return
-        for other_key, other in list(self._open.items()):
-            if len(self._open) <= _KEEP_OPEN:
-                break
+        # Unsynced ones stay open until their sync; a few looks each time are enough to keep up.
+        for other_key, other in list(itertools.islice(self._open.items(), 8)):
             if not other.dirty and not other.lock.locked():
                 os.close(other.file)
                 other.file = -1
                 del self._open[other_key]
+            else:
+                self._open.move_to_end(other_key)
 
     async def _sync_loop(self) -> None:
         while self._sync_next is not None:
