@@ -16,7 +16,7 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import cast
 
 import structlog
 
@@ -39,8 +39,9 @@ from .core.model import NeedsPlan, NeedsPrior, PriorRun, State
 from .core.settings import CoreSettings
 from .core.timers import next_due
 from .core.values import SECOND, Instant, RunState
-from .engine_views import EngineStats, EngineViews, PayloadCache, Store
+from .engine_views import EngineStats, EngineViews, PayloadCache, SessionSink, Store
 from .ports import Clock, IdSource, Offload
+from .quarantine import Quarantine
 from .store.errors import StoreError, StoreFull
 from .subscriptions import Hub, Subscription
 
@@ -55,6 +56,9 @@ ROUND_LIMIT = 1_000
 PLAN_CACHE = 64
 """Plans of recently saved or started versions that stay at hand."""
 
+PLAN_CACHE_TASKS = 50_000
+"""And the most tasks in them, at about 1 KB each."""
+
 LARGE_DEFINITION = 200
 """Definitions with more tasks than this are checked outside the loop (12 µs a task)."""
 
@@ -64,20 +68,8 @@ GATHER_SECONDS = 0.001
 GATHER_ATTEMPTS = 8
 """Attempts in flight from which a round waits for more."""
 
-_POISONOUS = 2  # this report breaks a step by itself
-
 RETRY_SECONDS = 1.0
 """Between tries to write again after the store failed."""
-
-
-class SessionSink(Protocol):
-    """An agent's session, as far as the engine knows it. Neither method may block or raise."""
-
-    def deliver(self, effect: Effect) -> None:
-        """Takes a committed effect for the agent."""
-
-    def close(self, reason: str) -> None:
-        """The session must end; the agent shall come back."""
 
 
 @dataclass(slots=True)
@@ -91,8 +83,8 @@ class _Item:
     prior: PriorRun | None = None
 
 
-async def _to_thread(function: Callable[[], object]) -> object:
-    return await asyncio.to_thread(function)
+def _stopping() -> CoreError:
+    return Unavailable("stopping", "The control plane stops.", hint="Try again in a moment.")
 
 
 class Engine(EngineViews):
@@ -105,7 +97,7 @@ class Engine(EngineViews):
         clock: Clock,
         ids: IdSource,
         settings: CoreSettings | None = None,
-        offload: Offload = _to_thread,
+        offload: Offload = asyncio.to_thread,
         on_commit: Callable[[float], None] | None = None,
     ) -> None:
         self._store = store
@@ -124,7 +116,7 @@ class Engine(EngineViews):
         self._sessions: dict[tuple[str, int], SessionSink] = {}
         self._payloads = PayloadCache()
         self._owners: OrderedDict[str, str] = OrderedDict()
-        self._poison: dict[tuple[str, int], int] = {}
+        self._quarantine = Quarantine()
         self._helpers: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
         self._monitor: asyncio.Task[None] | None = None
@@ -165,7 +157,7 @@ class Engine(EngineViews):
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         while self._queue:
-            self._fail([self._queue.popleft()], Unavailable("stopping", "The control plane stops."))
+            self._fail([self._queue.popleft()], _stopping())
         if self._timer is not None:
             self._timer.cancel()
         self._close_sessions("The control plane stops.")
@@ -182,7 +174,7 @@ class Engine(EngineViews):
         if self._broken is not None:
             raise self._broken
         if self._closing:
-            raise Unavailable("stopping", "The control plane stops.", hint="Try again in a moment.")
+            raise _stopping()
         if len(self._queue) >= QUEUE_LIMIT:
             raise ResourceExhausted(
                 "queue_full",
@@ -220,7 +212,7 @@ class Engine(EngineViews):
         if self._broken is not None:
             raise self._broken
         if self._closing:
-            raise Unavailable("stopping", "The control plane stops.")
+            raise _stopping()
         item = _Item(event, asyncio.get_running_loop().create_future(), sink)
         self._put(item)
         assert item.future is not None
@@ -284,7 +276,7 @@ class Engine(EngineViews):
             batch = collect(self._state)
         except Exception as error:
             log.exception("a step failed; the state is read again", event_type=type(current).__name__)
-            self._condemn(current)
+            self._quarantine.condemn(current.event if current is not None else None)
             failed = Unavailable(
                 "internal_error", f"The request could not be carried out: {type(error).__name__}."
             )
@@ -319,8 +311,9 @@ class Engine(EngineViews):
         if item.prior is not None:
             self._state.priors[item.prior.run_id] = item.prior
         try:
-            if isinstance(item.event, AgentReport) and self._poison:
-                self._step_singly(item.event, now)
+            if isinstance(item.event, AgentReport):
+                for part in self._quarantine.split(item.event):
+                    step(self._state, part, now)
             else:
                 item.result = step(self._state, item.event, now)
         except CoreError as error:
@@ -334,20 +327,6 @@ class Engine(EngineViews):
         finally:
             self._state.priors.clear()
         return True
-
-    def _step_singly(self, event: AgentReport, now: Instant) -> None:
-        """After a step failed by a report: one at a time, without those known to break it."""
-        for entry in event.entries:
-            key = (event.agent_id, entry.report_seq)
-            if self._poison.get(key, 0) >= _POISONOUS:
-                continue
-            if key in self._poison:
-                self._poison[key] = _POISONOUS
-                step(self._state, replace(event, entries=(entry,)), now)
-                del self._poison[key]
-            else:
-                step(self._state, replace(event, entries=(entry,)), now)
-        step(self._state, replace(event, entries=()), now)
 
     async def _commit(self, batch: WriteBatch) -> None:
         begun = self._clock.now().mono
@@ -383,8 +362,15 @@ class Engine(EngineViews):
                 item.future.set_exception(item.error)
             else:
                 item.future.set_result(item.result)
-        while len(self._state.plans) > PLAN_CACHE:
-            del self._state.plans[next(iter(self._state.plans))]
+        if any(item.plan is not None for item in done) or (batch is not None and batch.definitions):
+            self._trim_plans()
+
+    def _trim_plans(self) -> None:
+        """Forgets the oldest plans; active runs hold their own."""
+        plans = self._state.plans
+        tasks = sum(len(plan.tasks) for plan in plans.values())
+        while len(plans) > PLAN_CACHE or (tasks > PLAN_CACHE_TASKS and len(plans) > 1):
+            tasks -= len(plans.pop(next(iter(plans))).tasks)
 
     # ------------------------------------------------------------------ what goes wrong
 
@@ -455,14 +441,6 @@ class Engine(EngineViews):
         self._active = {run.run_id: run.job_id for run in state.runs.values()}
         state.assignments = assignments
         fleet.recover(state, now)
-
-    def _condemn(self, item: _Item | None) -> None:
-        """Remembers the reports of a step that failed: each comes alone next time, then not at all."""
-        if item is not None and isinstance(item.event, AgentReport):
-            for entry in item.event.entries:
-                self._poison.setdefault((item.event.agent_id, entry.report_seq), 1)
-            while len(self._poison) > QUEUE_LIMIT:
-                del self._poison[next(iter(self._poison))]
 
     def _close_sessions(self, reason: str) -> None:
         sessions, self._sessions = self._sessions, {}

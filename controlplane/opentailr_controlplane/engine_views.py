@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from .core import waiting
 from .core.batch import WriteBatch
 from .core.definition import Plan
+from .core.effects import Effect
 from .core.errors import CoreError
 from .core.model import Job, PriorRun, State, Version
 from .core.settings import CoreSettings
@@ -45,6 +46,16 @@ class Store(Protocol):
 
     async def log_owner(self, log_id: str) -> str | None:
         """The agent of an attempt or build."""
+
+
+class SessionSink(Protocol):
+    """An agent's session, as far as the engine knows it. Neither method may block or raise."""
+
+    def deliver(self, effect: Effect) -> None:
+        """Takes a committed effect for the agent."""
+
+    def close(self, reason: str) -> None:
+        """The session must end; the agent shall come back."""
 
 
 @dataclass(slots=True)

@@ -235,6 +235,8 @@ class Cause:
 
     def short(self) -> Cause:
         """Without the traceback, which the hot state does not keep."""
+        if not self.traceback and len(self.message) <= 4096:
+            return self
         return Cause(self.kind, self.message[:4096], "", self.exit_code, self.signal)
 
 

@@ -7,9 +7,17 @@ from cp_world import World, task
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from opentailr_controlplane.core.commands import AgentBye, CancelRun, SetNodeSchedulable
+from opentailr_controlplane.core.commands import AgentBye, CancelRun, Rerun, SetNodeSchedulable
+from opentailr_controlplane.core.model import PriorRun, PriorTask
 from opentailr_controlplane.core.transitions import ATTEMPT, MACHINES
-from opentailr_controlplane.core.values import SECOND, AttemptState, CauseKind, ImageState, TaskState
+from opentailr_controlplane.core.values import (
+    SECOND,
+    AttemptState,
+    CauseKind,
+    ImageState,
+    RunState,
+    TaskState,
+)
 
 
 class _Counting(CoreMachine):
@@ -83,17 +91,33 @@ def _rare_ends(seen: set[tuple[str, str, str]]) -> None:
             world.report(attempt, AttemptState.CANCELLED)
             assert run.tasks[0].state is TaskState.TIMED_OUT
         seen |= world.seen
-    for kind in (CauseKind.BUILD_FAILED, CauseKind.NODE_FAULT):
+    for state, kind in (
+        (ImageState.FAILED, CauseKind.BUILD_FAILED),
+        (ImageState.FAILED, CauseKind.NODE_FAULT),
+        (ImageState.READY, None),
+    ):
         world = World()
         world.join()
         world.save(task(0))
         world.build(ImageState.BUILDING)
-        world.build(ImageState.FAILED, kind)
+        world.build(state, kind)
         seen |= world.seen
     world = World()
+    world.join()
+    world.save(task(0), task(1, 0))
+    waiting = world.start()
+    world.build(ImageState.FAILED, CauseKind.BUILD_FAILED)
+    assert waiting.state is RunState.FAILED
+    seen |= world.seen
+    world = World()
     run = world.ready(task(0), expire_after=SECOND)
-    world.report(world.attempt(run), AttemptState.SUCCEEDED)
+    world.report(world.attempt(run), AttemptState.SUCCEEDED, result=b"1")
     world.pass_time(1)
+    done = PriorTask(0, "task 0", (), TaskState.SUCCEEDED, run.tasks[0].result, "")
+    prior = PriorRun(1, run.job_id, "flow", 1, RunState.SUCCEEDED, -1, {0: done})
+    world.state.priors[1] = prior
+    world.do(Rerun("alice", 1))
+    assert not world.state.runs, "everything was taken over"
     seen |= world.seen
 
 
