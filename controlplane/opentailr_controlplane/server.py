@@ -154,7 +154,7 @@ class ControlPlane:
         healthy = add_services(
             server,
             agents=running.agents,
-            identity=IdentityService(version=__version__, public_url=self.http_url),
+            identity=IdentityService(version=__version__),
             images=ImageService(engine, reads, objects, logs),
             jobs=JobService(engine, reads, objects, users, lookup),
             logs=LogService(engine, reads, logs, lookup),
