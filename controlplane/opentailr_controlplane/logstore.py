@@ -152,10 +152,10 @@ class FileLogStore:
                     return Appended(log.size, refused=True)
                 beyond = offset + len(data)
                 ends_here = end and not log.ended and beyond == log.size
-                if beyond <= log.size and not ends_here:
+                if log.durable < log.size:
                     # What an earlier process wrote may not be synced; it is durable after the next sync.
-                    if log.durable < log.size:
-                        self._mark_dirty((log_id, stream), log)
+                    self._mark_dirty((log_id, stream), log)
+                if beyond <= log.size and not ends_here:
                     return Appended(log.size)
                 if offset != log.size and not ends_here:
                     return Appended(log.size, expected=True)

@@ -84,6 +84,20 @@ async def test_durable_offset_follows_the_sync(logs: FileLogStore, monkeypatch: 
     assert await logs.durable("a", OUT) == 5
 
 
+async def test_a_longer_chunk_after_a_kill_learns_where_to_go_on(logs: FileLogStore, tmp_path: Path) -> None:
+    """What a killed process wrote without a sync is kept, and the sender is told its true, durable end."""
+    await logs.append("a", OUT, offset=0, data=b"12345")
+    again = FileLogStore(tmp_path / "logs")
+    try:
+        assert await again.durable("a", OUT) == 0
+        assert await again.append("a", OUT, offset=0, data=b"1234567") == Appended(5, expected=True)
+        await again.sync()
+        assert await again.durable("a", OUT) == 5
+        assert await again.append("a", OUT, offset=5, data=b"67", end=True) == Appended(7)
+    finally:
+        await again.close()
+
+
 async def test_one_sync_serves_all_that_gathered(logs: FileLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     true_fsync = os.fsync
