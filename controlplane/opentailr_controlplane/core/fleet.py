@@ -207,6 +207,10 @@ def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Insta
             state.dirty.tasks[run.run_id, task.task_id] = (run, task)
         move_attempt(state, attempt, target, "agent")
         return
+    if cause is not None and cause.kind is CauseKind.NODE_DRAINED:
+        # The agent is about to end: with credit left it would get the next attempt at once, and end that.
+        agent.attempt_limit, agent.build_limit = agent.attempts_sent, agent.builds_sent
+        refresh(state, agent)
     if target is AttemptState.SUCCEEDED and not entry.result_present:
         target = AttemptState.FAILED
         cause = Cause(CauseKind.NODE_FAULT, "Its result is not in the object store.")

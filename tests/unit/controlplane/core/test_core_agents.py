@@ -198,6 +198,19 @@ def test_a_bye_with_attempts_leaves_them(world: World) -> None:
     assert world.attempt(run).state is AttemptState.ASSIGNED
 
 
+def test_an_agent_that_ends_gets_no_attempt_back(world: World) -> None:
+    """The platform's own failure is tried again elsewhere or later, not on the agent that is leaving."""
+    run = world.ready(task(0))
+    first = world.attempt(run)
+    world.report(first, AttemptState.FAILED, kind=CauseKind.NODE_DRAINED)
+    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 1
+    world.do(AgentBye("agt_1", world.state.agents["agt_1"].epoch, False))
+    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 1
+    world.join()
+    second = world.attempt(run)
+    assert run.tasks[0].state is TaskState.ACTIVE and second.fence > first.fence
+
+
 def test_a_build_on_a_lost_node_goes_to_another(world: World) -> None:
     world.join()
     world.save(task(0))
