@@ -102,7 +102,7 @@ class Agent:
                 ready=self._write_ready_file,
             )
         )
-        self._shipper = LogShipper(bulk, metadata_, self._supervisor.shipped)
+        self._shipper = LogShipper(bulk, metadata_, self._supervisor.shipped, agent_id=self.agent_id)
         self._supervisor.attach(self._shipper)
         self._session = Session(control, metadata_, self._supervisor)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Call = grpc.aio.StreamStreamCall[pb.AppendLogsRequest, pb.AppendLogsResponse]
 
 STREAMS: Final = ((pb.LOG_STREAM_STDOUT, "stdout"), (pb.LOG_STREAM_STDERR, "stderr"))
+_AGENT_KEY: Final = "opentailr-agent"
 _TOTAL_WINDOW: Final = 16 << 20
 """Bytes of all logs that may be under way."""
 _LINE: Final = 4096
@@ -33,6 +34,8 @@ _FIRST: Final = 0.004
 """Seconds that the first bytes wait for more: a short task's log then needs one message, not three."""
 _SWEEP: Final = 1.0
 """Seconds between looks at all logs, for growth that nobody told."""
+_UNREADABLE: Final = 2.0
+"""Seconds before a file is tried again that could not be read."""
 _STALL: Final = 20.0
 """Seconds without an answer after which the stream is taken for dead."""
 
@@ -45,6 +48,8 @@ class LogShipper:
         metadata: Authentication of the stream.
         shipped: Called once with the id of each log of which everything is durable, or which the
             control plane refused.
+        agent_id: Whose attempts and builds the logs belong to: the control plane takes a log only
+            from the agent that it gave the work to.
         first_pause: Seconds before the first reconnection; doubled up to 8.
     """
 
@@ -54,10 +59,11 @@ class LogShipper:
         metadata: Sequence[tuple[str, str]],
         shipped: Callable[[str], None],
         *,
+        agent_id: str,
         first_pause: float = 0.1,
     ) -> None:
         self._stub: LogServiceAsyncStub = LogServiceStub(channel)  # type: ignore[assignment]
-        self._metadata = tuple(metadata)
+        self._metadata = (*metadata, (_AGENT_KEY, agent_id))
         self._shipped = shipped
         self._pauses = Backoff(first=first_pause)
         self._logs: dict[str, dict[int, Spool]] = {}
@@ -158,7 +164,7 @@ class LogShipper:
                     message = None
 
                     if spool is not None and spool.not_before <= loop.time():
-                        message = spool.next(loop.time()) if self._room() else None
+                        message = self._next(spool, loop.time())
                     elif spool is not None:
                         loop.call_at(spool.not_before, self._changed, key[0])
 
@@ -180,6 +186,18 @@ class LogShipper:
                             end=last,
                         )
                     )
+
+    def _next(self, spool: Spool, now: float) -> tuple[int, bytes, bool] | None:
+        """The next message of a log; a file that cannot be read waits, and stops no other log."""
+        try:
+            return spool.next(now) if self._room() else None
+        except OSError as error:
+            if not spool.troubled:
+                self._log.warning("log cannot be read; waiting", log_id=spool.log_id, error=str(error))
+
+            spool.troubled = True
+            spool.not_before = now + _UNREADABLE
+            return None
 
     async def _receive(self, call: Call) -> None:
         while True:

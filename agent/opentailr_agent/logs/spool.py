@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import stat
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,10 @@ WINDOW: Final = 1 << 20
 """Bytes of one log that may be under way; one chatty task leaves room for the others."""
 _PUNCH: Final = 16 << 20
 """Durable bytes are given back to the disk in pieces of this size."""
+_NO_LOG: Final = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES}
+)
+"""Errors of opening that mean: nothing is there that could be the log."""
 _FALLOC_KEEP_SIZE: Final = 1
 _FALLOC_PUNCH_HOLE: Final = 2
 
@@ -52,13 +58,19 @@ class Spool:
     done: bool = False
     not_before: float = 0.0
     """A log that writes line by line is not sent before this time, so that lines gather."""
+    troubled: bool = False
+    """It was told that the file cannot be read."""
     under_way: deque[Chunk] = field(default_factory=deque)
     _stale: int = 0
     _punched: int = 0
     _descriptor: int = -1
 
     def next(self, now: float) -> tuple[int, bytes, bool] | None:
-        """Offset, data and end mark of the next message, or None when there is nothing to send."""
+        """Offset, data and end mark of the next message, or None when there is nothing to send.
+
+        Raises:
+            OSError: The file cannot be read now.
+        """
         if self.done or self.end_sent:
             return None
 
@@ -139,9 +151,20 @@ class Spool:
     def _open(self) -> bool:
         if self._descriptor < 0:
             try:
-                self._descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except FileNotFoundError:
+                # The folder is the user's too: what was put in the log's place must not lead the
+                # agent elsewhere (a link), nor hold it (a pipe).
+                descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in _NO_LOG:
+                    return False
+
+                raise
+
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
                 return False
+
+            self._descriptor = descriptor
 
         return True
 

@@ -136,6 +136,8 @@ class FakeLogs(LogServiceServicer):
         self.gate.set()
         self.unanswered = 0
         self.most_unanswered = 0
+        self.senders: set[str] = set()
+        """Ids of agents in the metadata of the streams."""
 
     def text(self, log_id: str, stream: int = log_pb2.LOG_STREAM_STDOUT) -> bytes:
         return bytes(self.data.get((log_id, stream), b""))
@@ -144,6 +146,7 @@ class FakeLogs(LogServiceServicer):
         return {(log_id, 1), (log_id, 2)} <= self.ended
 
     async def AppendLogs(self, requests, context):
+        self.senders.add(dict(context.invocation_metadata()).get("opentailr-agent", ""))
         limit = self.cut_after.pop(0) if self.cut_after else None
         count = 0
 

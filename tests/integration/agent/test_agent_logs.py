@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc.aio
 import pytest
 from agent_fakes import FakeServer, until
 
 from datatailr.v1.log_pb2 import LOG_STREAM_STDERR
+from opentailr_agent.logs import spool as spool_module
 from opentailr_agent.logs.shipper import LogShipper
 
 
@@ -18,7 +24,7 @@ class Ship:
     def __init__(self, channel: grpc.aio.Channel, path: Path) -> None:
         self.done: list[str] = []
         self.path = path
-        self.shipper = LogShipper(channel, (), self.done.append, first_pause=0.01)
+        self.shipper = LogShipper(channel, (), self.done.append, agent_id="agt_1", first_pause=0.01)
         self.task = asyncio.create_task(self.shipper.run())
 
     def folder(self, log_id: str = "att_1") -> Path:
@@ -59,6 +65,68 @@ async def test_output_is_shipped_while_it_is_written(server: FakeServer, ship: S
     await until(lambda: ship.done == ["att_1"])
     assert server.logs.complete("att_1")
     assert server.logs.text("att_1", LOG_STREAM_STDERR) == b"\xff\xfe no text"
+
+
+async def test_logs_are_sent_in_the_name_of_the_agent(server: FakeServer, ship: Ship) -> None:
+    ship.write(b"words")
+    ship.shipper.follow("att_1", ship.folder())
+    ship.shipper.finish("att_1")
+    await until(lambda: ship.done == ["att_1"])
+    assert server.logs.senders == {"agt_1"}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe", "socket"])
+async def test_what_user_code_put_in_place_of_its_log_harms_nobody(
+    server: FakeServer, ship: Ship, kind: str
+) -> None:
+    secret = ship.path / "secret"
+    secret.write_text("not for the log")
+    path = ship.folder() / "stdout"
+
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        if kind == "link":
+            path.symlink_to(secret)
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(path)
+        else:
+            descriptor = os.open(path.parent, os.O_PATH)
+            listener.bind(f"/proc/self/fd/{descriptor}/stdout")
+            os.close(descriptor)
+
+        ship.write(b"sound", "att_2")
+
+        for log_id in ("att_1", "att_2"):
+            ship.shipper.follow(log_id, ship.folder(log_id))
+            ship.shipper.finish(log_id)
+
+        await until(lambda: sorted(ship.done) == ["att_1", "att_2"])
+
+    assert server.logs.text("att_1") == b""
+    assert server.logs.complete("att_1")
+    assert server.logs.text("att_2") == b"sound"
+
+
+async def test_a_log_that_cannot_be_read_for_a_while_is_shipped_later(
+    server: FakeServer, ship: Ship, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = os.pread
+    failures = [OSError(errno.EIO, "the disk fails")]
+
+    def pread(descriptor: int, most: int, offset: int) -> bytes:
+        if failures:
+            raise failures.pop()
+
+        return sound(descriptor, most, offset)
+
+    monkeypatch.setattr(spool_module, "os", SimpleNamespace(**{**vars(os), "pread": pread}))
+    ship.write(b"words")
+    ship.shipper.follow("att_1", ship.folder())
+    ship.shipper.finish("att_1")
+    await until(lambda: ship.done == ["att_1"])
+    assert server.logs.text("att_1") == b"words"
+    assert not failures
 
 
 async def test_a_log_without_files_ends_empty(server: FakeServer, ship: Ship) -> None:
