@@ -137,9 +137,7 @@ class Engine(EngineViews):
         if not self._state.installation:
             self._state.installation = self._ids.installation()
             self._state.dirty.counters = True
-            batch = collect(self._state)
-            assert batch is not None
-            await self._store.commit(batch)
+            await self._store.commit(cast(WriteBatch, collect(self._state)))
         self._task = asyncio.create_task(self._run(), name="engine")
         self._monitor = asyncio.create_task(self._watch_loop(), name="engine-monitor")
         self._arm_timer()
@@ -476,6 +474,8 @@ class Engine(EngineViews):
         self._put(item)
 
     def _arm_timer(self) -> None:
+        if self._state.placing:
+            self._wake.set()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

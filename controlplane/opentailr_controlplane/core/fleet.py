@@ -24,7 +24,7 @@ from .errors import InvalidArgument, NotFound
 from .flow import end_attempt, mark_started
 from .images import build_lost, build_reported
 from .model import Agent, Attempt, State
-from .placement import live, refresh, release
+from .placement import close, learn_image, live, refresh, release
 from .timers import arm_mono
 from .transitions import ATTEMPT, move_agent, move_attempt
 from .values import AgentState, AttemptState, Cause, CauseKind, Instant
@@ -55,6 +55,7 @@ def hello(state: State, event: AgentHello, now: Instant) -> int:
     agent.python_versions = event.python_versions
     agent.allows_pre_scripts = event.allows_pre_scripts
     agent.last_heard = now.wall
+    close(state, agent)
     agent.image_keys = dict.fromkeys(event.image_keys)
     agent.pressure = ""
     agent.attempt_limit = agent.attempts_sent = agent.build_limit = agent.builds_sent = 0
@@ -201,6 +202,7 @@ def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Insta
         entry.started_at
     )
     if ran and target is not AttemptState.REJECTED:
+        learn_image(state, agent, run.plan.image_key)
         mark_started(state, run, task, attempt, entry.started_at or now.wall, now)
     if not target.terminal:
         if attempt.state is AttemptState.ASSIGNED or target >= AttemptState.STARTING:

@@ -6,7 +6,7 @@ from .definition import check_recipe, image_key
 from .errors import FailedPrecondition
 from .flow import fail_for_image
 from .model import Agent, Build, Image, State
-from .placement import enqueue
+from .placement import enqueue, learn_image
 from .transitions import move_build, move_image
 from .values import (
     INFRASTRUCTURE,
@@ -101,7 +101,7 @@ def build_reported(
     if target is ImageState.READY:
         _end(state, build, BuildState.READY, "agent")
         move_image(state, image, ImageState.READY, "agent")
-        agent.image_keys[image.image_key] = None
+        learn_image(state, agent, image.image_key)
         _release(state, image, now)
         return
     message = cause.message if cause is not None else "The build failed without a reason."

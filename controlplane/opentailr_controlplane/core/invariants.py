@@ -28,6 +28,7 @@ def validate(state: State) -> None:
     for agent in state.agents.values():
         _agent(state, agent)
     _attempts(state)
+    _choice(state)
     _images(state)
     _queues(state)
 
@@ -127,6 +128,16 @@ def _attempts(state: State) -> None:
         if run is not None:
             task = run.tasks[attempt.task_id]
             _demand(task.attempt_id == attempt.attempt_id, 3, f"{attempt.attempt_id}: not its task's latest")
+
+
+def _choice(state: State) -> None:
+    holders: dict[str, set[str]] = {}
+    for agent_id in state.open_agents:
+        for image in state.agents[agent_id].image_keys:
+            holders.setdefault(image, set()).add(agent_id)
+    kept = {image: set(agents) for image, agents in state.image_holders.items()}
+    _demand(kept == holders, 29, "the agents with an image at hand are not those that are open")
+    _demand(set(state.woken_agents) <= set(state.open_agents), 29, "a closed agent is up for choice")
 
 
 def _images(state: State) -> None:

@@ -67,9 +67,17 @@ def find_version(job: Job, number: int) -> Version:
 
 
 def save(state: State, command: SaveVersion, now: Instant) -> SaveReply:
-    """Saves a new immutable version; its image begins to be built (B98 to B101)."""
+    """Saves a new immutable version; its image begins to be built (B57a, B98 to B101)."""
     checked = command.checked or check_definition(command.definition)
     definition = checked.definition
+    if definition.environment is not Environment.DEV and not definition.repository_verified:
+        raise FailedPrecondition(
+            "repository_not_verified",
+            f"{definition.name!r} cannot be saved to {definition.environment.text} directly: its repository is "
+            "not verified; deploy to dev and promote.",
+            field="definition.environment",
+            hint="Commit and push, deploy to dev, and promote that version.",
+        )
     job_id = state.job_names.get((definition.name, definition.environment))
     job = state.jobs[job_id] if job_id is not None else None
     if job is not None and job.type is not definition.type:
@@ -152,7 +160,8 @@ def rerun(state: State, command: Rerun, now: Instant) -> RerunReply:
             hint="Wait for its end, or stop it.",
         )
     prior = state.priors.get(command.run_id)
-    if prior is None:
+    if prior is None or (prior.state is not None and not prior.state.terminal):
+        # Not active here and not ended there: its end is in the commit under way, and is read after that.
         raise NeedsPrior(command.run_id)
     job = state.jobs.get(prior.job_id)
     if prior.state is None or job is None:

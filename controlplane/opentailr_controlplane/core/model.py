@@ -369,6 +369,10 @@ class State:
     next_ticket: int = 1
     open_agents: dict[str, None] = field(default_factory=dict)
     """Agents that may be sent an attempt, the longest not chosen first."""
+    image_holders: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Of those, the ones that have an image at hand, by image key."""
+    placing: bool = False
+    """True when the last round stopped at its limit: more can be placed at once."""
     build_queue: dict[str, None] = field(default_factory=dict)
     woken_shapes: dict[Shape, None] = field(default_factory=dict)
     woken_agents: dict[str, None] = field(default_factory=dict)

@@ -22,6 +22,9 @@ from .values import AgentState, AttemptState, BuildState, Instant, TaskState
 _CPU_SLACK = 1e-9  # sums of tenths of a core must not miss the offer by a rounding error
 _STALE_FLOOR = 1024
 
+ROUND_LIMIT = 500
+"""Most assignments of one round, some 20 ms with their rows; the next commit goes on."""
+
 
 def enqueue(state: State, run: Run, task: Task, now: Instant) -> None:
     """Puts a ready task into the queue of its shape."""
@@ -54,11 +57,33 @@ def refresh(state: State, agent: Agent) -> None:
         and agent.attempts_sent < agent.attempt_limit
         and len(agent.attempts) < agent.slots
     ):
-        state.open_agents.setdefault(agent.agent_id)
+        if agent.agent_id not in state.open_agents:
+            state.open_agents[agent.agent_id] = None
+            for image in agent.image_keys:
+                state.image_holders.setdefault(image, {})[agent.agent_id] = None
         state.woken_agents[agent.agent_id] = None
-    else:
-        state.open_agents.pop(agent.agent_id, None)
+    elif agent.agent_id in state.open_agents:
+        del state.open_agents[agent.agent_id]
         state.woken_agents.pop(agent.agent_id, None)
+        for image in agent.image_keys:
+            holders = state.image_holders[image]
+            del holders[agent.agent_id]
+            if not holders:
+                del state.image_holders[image]
+
+
+def learn_image(state: State, agent: Agent, image: str) -> None:
+    """The agent has the image at hand from now on."""
+    if image not in agent.image_keys:
+        agent.image_keys[image] = None
+        if agent.agent_id in state.open_agents:
+            state.image_holders.setdefault(image, {})[agent.agent_id] = None
+
+
+def close(state: State, agent: Agent) -> None:
+    """Takes the agent out of the choice, before what it has at hand is replaced."""
+    agent.attempt_limit = 0
+    refresh(state, agent)
 
 
 def fits(agent: Agent, memory_bytes: int, cpu: float) -> bool:
@@ -95,6 +120,7 @@ def release(state: State, agent: Agent, attempt: Attempt) -> None:
 
 def place(state: State, now: Instant) -> None:
     """One scheduling round: assigns whatever fits."""
+    state.placing = False
     _place_builds(state, now)
     if not state.woken_shapes and not state.woken_agents:
         return
@@ -105,8 +131,9 @@ def place(state: State, now: Instant) -> None:
     else:
         for shape in state.woken_shapes:
             _head(state, shape)
-    state.woken_shapes.clear()
-    state.woken_agents.clear()
+    if not state.placing:
+        state.woken_shapes.clear()
+        state.woken_agents.clear()
 
 
 def _round(state: State, now: Instant) -> None:
@@ -114,7 +141,11 @@ def _round(state: State, now: Instant) -> None:
     heads = [(head[0], shape) for shape in shapes if (head := _head(state, shape)) is not None]
     heapq.heapify(heads)
     hold = _held_agent(state, now)
+    limit = state.assignments + ROUND_LIMIT
     while heads and state.open_agents:
+        if state.assignments >= limit:
+            state.placing = True
+            return
         _, shape = heapq.heappop(heads)
         candidates = state.open_agents if shape in state.woken_shapes else state.woken_agents
         agent = _choose(state, shape, candidates, hold)
@@ -187,22 +218,22 @@ def _held_agent(state: State, now: Instant) -> tuple[str, Shape] | None:
 
 
 def _choose(
-    state: State, shape: Shape, candidates: Iterable[str], hold: tuple[str, Shape] | None
+    state: State, shape: Shape, candidates: dict[str, None], hold: tuple[str, Shape] | None
 ) -> Agent | None:
     memory_bytes, cpu, image = shape
-    fallback: Agent | None = None
-    for agent_id in candidates:
-        if agent_id not in state.open_agents:
-            continue
-        if hold is not None and hold[0] == agent_id and hold[1] != shape:
-            continue
-        agent = state.agents[agent_id]
-        if fits(agent, memory_bytes, cpu):
-            if image in agent.image_keys:
+    kept = hold[0] if hold is not None and hold[1] != shape else None
+    holders = state.image_holders.get(image, {})
+    # Those with the image first, found along the shorter of the two lists; then anybody.
+    shorter, other = (holders, candidates) if len(holders) < len(candidates) else (candidates, holders)
+    for agent_id in shorter:
+        if agent_id in other and agent_id != kept:
+            agent = state.agents[agent_id]
+            if fits(agent, memory_bytes, cpu):
                 return agent
-            if fallback is None:
-                fallback = agent
-    return fallback
+    for agent_id in candidates:
+        if agent_id != kept and fits(state.agents[agent_id], memory_bytes, cpu):
+            return state.agents[agent_id]
+    return None
 
 
 def _assign(state: State, run: Run, task: Task, agent: Agent, shape: Shape, now: Instant) -> None:
@@ -238,10 +269,11 @@ def _assign(state: State, run: Run, task: Task, agent: Agent, shape: Shape, now:
     if not woken:
         # Taking work is no news for the other shapes.
         state.woken_agents.pop(agent.agent_id, None)
-    if agent.agent_id in state.open_agents:
-        # To the end: the next task goes to another agent.
-        del state.open_agents[agent.agent_id]
-        state.open_agents[agent.agent_id] = None
+    # To the end: the next task goes to another agent.
+    for order in (state.open_agents, state.woken_agents, state.image_holders.get(shape[2], {})):
+        if agent.agent_id in order:
+            del order[agent.agent_id]
+            order[agent.agent_id] = None
 
 
 def may_build(agent: Agent, needs_pre_scripts: bool) -> bool:

@@ -328,3 +328,17 @@ def test_credit_bounds_what_is_sent(world: World) -> None:
     run = world.start()
     assert sum(t.state is TaskState.ACTIVE for t in run.tasks.values()) == 2
     assert run.environment is Environment.DEV
+
+
+def test_a_large_fan_is_placed_in_rounds_of_bounded_length() -> None:
+    from opentailr_controlplane.core.placement import ROUND_LIMIT
+
+    world = World()
+    world.join(memory=1 << 50, cpu=10**6, slots=10**6, credit=10**6)
+    world.save(*(task(i) for i in range(ROUND_LIMIT + 10)))
+    world.build()
+    run = world.start()
+    assert sum(t.state is TaskState.ACTIVE for t in run.tasks.values()) == ROUND_LIMIT
+    assert world.state.placing
+    world.pass_time(0)
+    assert all(t.state is TaskState.ACTIVE for t in run.tasks.values()) and not world.state.placing
