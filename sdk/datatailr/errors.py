@@ -8,6 +8,7 @@
     │   ├── MissingDagError                a task without a workflow
     │   ├── ArgumentPickleError            an argument that cannot travel
     │   ├── ResultPickleError              a result that cannot travel
+    │   ├── ResultLoadError                a result that cannot be loaded here
     │   └── RepoValidationError            the repository is not ready for promotion
     ├── ScheduleError                      the platform refused a schedule
     ├── BundleError                        code that cannot be packaged
@@ -47,6 +48,7 @@ __all__ = [
     "PlatformError",
     "ProtocolMismatchError",
     "RepoValidationError",
+    "ResultLoadError",
     "ResultPickleError",
     "ScheduleError",
     "TaskError",
@@ -108,6 +110,10 @@ class ResultPickleError(TaskError):
     """A result of a task cannot be pickled (clause B44); the message names the task."""
 
 
+class ResultLoadError(TaskError):
+    """A stored result needs something that this interpreter lacks; the message names it and the remedy."""
+
+
 class RepoValidationError(TaskError):
     """The repository of the code is not committed and in sync with its remote (clause B165)."""
 
@@ -134,6 +140,13 @@ class PlatformError(DatatailrError):
 
 class NotConfiguredError(PlatformError):
     """No platform is configured on this machine (clause B61)."""
+
+    def __init__(
+        self,
+        message: str = "no platform is configured on this machine\n"
+        "hint: start one with `datatailr up`, or set DATATAILR_ADDRESS and DATATAILR_TOKEN",
+    ) -> None:
+        super().__init__(message)
 
 
 class UnavailableError(PlatformError):

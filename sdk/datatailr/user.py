@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from datatailr.errors import NotFoundError, PlatformError, UnauthenticatedError
+from datatailr.errors import NotConfiguredError, NotFoundError, PlatformError, UnauthenticatedError
 
 if TYPE_CHECKING:
     from datatailr.scheduler._platform import Platform, UserDirectory
@@ -30,7 +30,7 @@ def _directory() -> UserDirectory:
     """
     platform = _find_platform()
     if platform is None:
-        raise RuntimeError("no platform is configured; run `datatailr up` or set DATATAILR_ADDRESS")
+        raise RuntimeError(str(NotConfiguredError()))
     people = _people_of(platform)
     if people is None:
         raise RuntimeError(f"the platform at {platform.address} does not manage users")
@@ -155,7 +155,7 @@ class User:
         """
         platform = _find_platform()
         if platform is None:
-            raise RuntimeError("nobody is signed in: no platform is configured; run `datatailr up`")
+            raise RuntimeError(f"nobody is signed in: {NotConfiguredError()}")
         try:
             return User.from_dict(platform.caller())
         except UnauthenticatedError as error:
@@ -305,7 +305,7 @@ def _lookup(*, name: str | None, user_id: int | None) -> Mapping[str, Any]:
     """
     platform = _find_platform()
     if platform is None:
-        raise RuntimeError("no platform is configured; run `datatailr up` or set DATATAILR_ADDRESS")
+        raise RuntimeError(str(NotConfiguredError()))
     wanted = repr(name) if name is not None else f"id {user_id}"
     try:
         people = _people_of(platform)

@@ -63,6 +63,6 @@ def get_dt_env() -> Environment:
 
 def is_dt_installed() -> bool:
     """True when a platform is configured here, by environment or by the configuration file."""
-    from datatailr.scheduler._platform import read_configuration
+    from datatailr.client.config import load_config
 
-    return read_configuration() is not None
+    return load_config() is not None

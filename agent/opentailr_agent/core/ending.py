@@ -38,6 +38,10 @@ def failure_cause(failure: Failure | None, *, exit_code: int | None, signal: int
 
     message = failure.message if failure else ""
 
+    if failure and kind is CauseKind.EXCEPTION:
+        # what ends the traceback: the words alone, such as those of a KeyError, say too little
+        message = f"{failure.kind}: {message}" if message else failure.kind
+
     if not message and kind is CauseKind.SIGNAL:
         message = f"the process was killed by signal {signal}"
     elif not message and kind is CauseKind.EXIT_CODE:

@@ -17,6 +17,44 @@ __all__ = ["existing_file", "freeze", "missing_packages", "requirement_names", "
 _OWN_NAMES = frozenset(["datatailr", "dt", "opentailr"])
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[|[<>=!~;@]|$|\s)")
 _EGG = re.compile(r"[#&]egg=([A-Za-z0-9._-]+)")
+# Distributions whose import name tells nothing of them; the machine that deploys need not have them
+# installed, so metadata cannot always say it. Several, where several provide the name.
+_WELL_KNOWN = {
+    "attr": ("attrs",),
+    "bs4": ("beautifulsoup4",),
+    "cv2": (
+        *("opencv-python", "opencv-python-headless"),
+        *("opencv-contrib-python", "opencv-contrib-python-headless"),
+    ),
+    "Crypto": ("pycryptodome", "pycrypto"),
+    "dateutil": ("python-dateutil",),
+    "docx": ("python-docx",),
+    "dotenv": ("python-dotenv",),
+    "faiss": ("faiss-cpu", "faiss-gpu"),
+    "fitz": ("pymupdf",),
+    "git": ("gitpython",),
+    "grpc": ("grpcio",),
+    "jose": ("python-jose",),
+    "jwt": ("pyjwt",),
+    "ldap": ("python-ldap",),
+    "magic": ("python-magic",),
+    "MySQLdb": ("mysqlclient",),
+    "OpenSSL": ("pyopenssl",),
+    "PIL": ("pillow",),
+    "pkg_resources": ("setuptools",),
+    "pptx": ("python-pptx",),
+    "psycopg2": ("psycopg2-binary",),
+    "serial": ("pyserial",),
+    "skimage": ("scikit-image",),
+    "sklearn": ("scikit-learn",),
+    "slugify": ("python-slugify",),
+    "snowflake": ("snowflake-connector-python", "snowflake-snowpark-python"),
+    "umap": ("umap-learn",),
+    "usb": ("pyusb",),
+    "win32api": ("pywin32",),
+    "yaml": ("pyyaml",),
+    "zmq": ("pyzmq",),
+}
 # A name longer than this is no file name, and asking the system about it would be an error.
 _LONGEST_PATH = 4096
 
@@ -111,7 +149,7 @@ def missing_packages(imports: Iterable[str], requirements: str, own: Iterable[st
     provided = {*sys.stdlib_module_names, *_OWN_NAMES, *own}
     candidates = sorted({name for name in imports if name not in provided})
     listed = requirement_names(requirements)
-    candidates = [name for name in candidates if normalized(name) not in listed]
+    candidates = [name for name in candidates if not {normalized(name), *_WELL_KNOWN.get(name, ())} & listed]
     if not candidates:
         return []
     providers = _providers()

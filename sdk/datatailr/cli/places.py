@@ -13,12 +13,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datatailr._files import user_folder, write_private
 from datatailr.runner import procs
 
 
@@ -32,10 +32,7 @@ class UpError(Exception):
 
 def default_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     """`$XDG_DATA_HOME/opentailr`, `~/.local/share/opentailr` when the variable is not set."""
-    environ = os.environ if environ is None else environ
-    base = environ.get("XDG_DATA_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".local" / "share"
-    return root / "opentailr"
+    return user_folder("XDG_DATA_HOME", ".local/share", environ)
 
 
 @dataclass(frozen=True)
@@ -166,15 +163,6 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
         UpError: the file cannot be written.
     """
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(document, indent=2) + "\n")
-
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_private(path, json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise UpError(f"cannot write {path}: {error.strerror}", code=2) from None

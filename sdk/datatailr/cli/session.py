@@ -53,10 +53,7 @@ def open_connection() -> Connection:
     config = load_config()
 
     if config is None:
-        raise NotConfiguredError(
-            "no platform is known on this machine\n"
-            "hint: start one with `datatailr up`, or set DATATAILR_ADDRESS and DATATAILR_TOKEN"
-        )
+        raise NotConfiguredError
 
     from datatailr.client.connection import Connection
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from datatailr._files import user_folder, write_private
 from datatailr.errors import InvalidRequestError
 
 ADDRESS_VARIABLE = "DATATAILR_ADDRESS"
@@ -45,12 +45,7 @@ class ClientConfig:
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
     """Path of the configuration file, whether it exists or not."""
-    environ = os.environ if environ is None else environ
-    base = environ.get("XDG_CONFIG_HOME", "")
-
-    # The XDG rules: a relative path in the variable is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".config"
-    return root / "opentailr" / "client.json"
+    return user_folder("XDG_CONFIG_HOME", ".config", environ) / "client.json"
 
 
 def check_address(address: str, *, source: str) -> str:
@@ -109,17 +104,7 @@ def save_config(address: str, token: str, *, path: Path | None = None) -> Path:
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp creates with mode 0600, so the token is at no moment readable by others.
-        handle, temporary = tempfile.mkstemp(prefix=".client-", dir=path.parent)
-
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(document)
-
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_private(path, document)
     except OSError as error:
         raise InvalidRequestError(
             f"cannot write the client configuration {path}: {error.strerror or error}\n"

@@ -118,7 +118,11 @@ class GrpcPlatform:
 
                     if news and image.state != image_pb2.IMAGE_STATE_READY:
                         waited = True
-                        step.update(news)
+
+                        if image.waiting_for and not change.line:
+                            step.wait(image.waiting_for)
+                        else:
+                            step.update(news)
 
                         if progress is not None and not self._has_display:
                             progress(news)

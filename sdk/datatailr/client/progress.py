@@ -25,11 +25,20 @@ _QUICK: Final = 0.3
 class Step:
     """One step under way."""
 
-    def __init__(self, name: str, show: Callable[[Step], None], *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        show: Callable[[Step], None],
+        tell: Callable[[str, str], None],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self.name = name
         self.news = ""
         self.outcome = ""
         self._show = show
+        self._tell = tell
+        self._reason = ""
         self._clock = clock
         self._begin = clock()
 
@@ -42,6 +51,17 @@ class Step:
         """Tell the latest news, for instance the last line of a log."""
         self.news = news
         self._show(self)
+
+    def wait(self, reason: str) -> None:
+        """Tell what it waits for; where nothing is live each new reason is a line that stays.
+
+        A step that waits may stand for hours, and says nothing until it is done.
+        """
+        if reason != self._reason:
+            self._reason = reason
+            self._tell(self.name, f"waiting: {reason}")
+
+        self.update(f"waiting: {reason}")
 
     def done(self, outcome: str) -> None:
         """Say how it ended; without this the line that stays holds the name alone."""
@@ -77,7 +97,7 @@ class Progress:
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Show a step until the block is left; one that fails shows no outcome line."""
-        step = Step(name, self._show, clock=self._clock)
+        step = Step(name, self._show, self._tell_waiting, clock=self._clock)
 
         try:
             yield step
@@ -113,6 +133,10 @@ class Progress:
     @property
     def _colours(self) -> bool:
         return self._live and not self._environ.get("NO_COLOR")
+
+    def _tell_waiting(self, name: str, text: str) -> None:
+        if not self._live:
+            self.line(name, text)
 
     def _show(self, step: Step) -> None:
         if not self._live or (self._status is None and step.seconds < _QUICK):

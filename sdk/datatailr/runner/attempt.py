@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from . import wire
+from . import spools, wire
 from .child import END_MARKER, REPORT_FILE, RESULT_FILE
 
 if TYPE_CHECKING:
@@ -158,13 +158,11 @@ class Attempt:
         for name, text in (("stdout", ""), ("stderr", f"{reason}\n" if reason else "")):
             path = os.path.join(self.folder, name)
             try:
-                spool = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                spool = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             except OSError:
                 continue
             try:
-                size = os.fstat(spool).st_size
-                broken = size > 0 and os.pread(spool, 1, size - 1) != b"\n"
-                wire.write_all(spool, ("\n" * broken + text + END_MARKER).encode())
+                wire.write_all(spool, ("\n" * spools.has_open_line(path) + text + END_MARKER).encode())
             except OSError:
                 pass
             finally:

@@ -12,6 +12,19 @@ PLATFORM_PARAMETERS = ("rundate", "scheduled_time", "started_at", "batch_name", 
 PLATFORM_VARIABLE_PREFIX = "DATATAILR_BATCH_ARG_"
 
 
+def platform_variable(name: str) -> str:
+    """The variable in which the value of a platform parameter travels (B42)."""
+    return PLATFORM_VARIABLE_PREFIX + name.upper()
+
+
+def is_platform_parameter(parameter: inspect.Parameter) -> bool:
+    """True for a declared parameter that the platform fills (B40)."""
+    return parameter.name in PLATFORM_PARAMETERS and parameter.kind not in (
+        parameter.VAR_POSITIONAL,
+        parameter.VAR_KEYWORD,
+    )
+
+
 def bind(
     function: Callable[..., Any], stored: Mapping[str, Any], environment: Mapping[str, str]
 ) -> tuple[list[Any], dict[str, Any]]:
@@ -31,12 +44,10 @@ def bind(
     except (TypeError, ValueError):
         return [], values
     for parameter in parameters:
-        variable = PLATFORM_VARIABLE_PREFIX + parameter.name.upper()
-        wanted = parameter.name in PLATFORM_PARAMETERS and parameter.kind not in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        )
-        if wanted and parameter.name not in values and variable in environment:
+        if parameter.name in values or not is_platform_parameter(parameter):
+            continue
+        variable = platform_variable(parameter.name)
+        if variable in environment:
             values[parameter.name] = environment[variable]
 
     rest = next((values[p.name] for p in parameters if p.kind is p.VAR_POSITIONAL and p.name in values), ())

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from . import binding, pickles, procs, state, tracebacks, wire
+from . import binding, pickles, procs, spools, state, tracebacks, wire
 from .preview import preview
 
 START_MARKER = "====== DT USER LOGS START ======\n"
@@ -74,7 +74,8 @@ class _Descriptor:
 class Streams:
     """The two spools of an attempt, through descriptors of the platform's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._out = _Descriptor(_duplicate(1))
         self._err = _Descriptor(_duplicate(2))
 
@@ -84,6 +85,13 @@ class Streams:
         data = text.encode()
         self._out.write(data)
         self._err.write(data)
+
+    def close(self, text: str) -> None:
+        """Writes the last line of the platform to both streams, on a line of its own (B267)."""
+        flush()
+        for target, name in ((self._out, "stdout"), (self._err, "stderr")):
+            broken = spools.has_open_line(os.path.join(self._folder, name))
+            target.write(("\n" * broken + text).encode())
 
     def write_error(self, text: str) -> None:
         flush()
@@ -182,7 +190,7 @@ class Attempt:
         self._order = order
         self._prepared = prepared
         self._channel = _Descriptor(channel)
-        self._streams = Streams()
+        self._streams = Streams(order["folder"])
         self._pid = os.getpid()
         self._baseline = procs.anonymous_bytes(self._pid) if prepared is not None else 0
         self._root: str | None = None
@@ -216,7 +224,7 @@ class Attempt:
             at=time.time(),
             memory=max(0, procs.anonymous_bytes(self._pid) - self._baseline),
         )
-        self._streams.write(END_MARKER)
+        self._streams.close(END_MARKER)
         self._report(ending)
         os._exit(ending["exit_code"] & 0xFF)
 
@@ -274,18 +282,20 @@ class Attempt:
             except BaseException as error:
                 failure = error
         if failure is not None:
-            return self._failed(failure, kind="import")
+            return self._failed(failure, kind="import", message=tracebacks.last_line(failure))
         if self._prepared is None:
             self._report({"op": "imported"})
         return target  # type: ignore[no-any-return]
 
     def _succeeded(self, value: Any) -> wire.Message:
-        task = os.environ.get("DATATAILR_JOB_NAME") or self._order["function"]
+        function = f"{self._order['module']}:{self._order['function']}"
+        name = os.environ.get("DATATAILR_JOB_NAME")
+        task = f"task {name!r} ({function})" if name else f"task {function}"
         path = os.path.join(self._order["folder"], RESULT_FILE)
         try:
             data, size = pickles.write_result(value, path, task=task)
         except pickles.ResultError as error:
-            return self._failed(error.__cause__ or error, kind="result", message=str(error))
+            return self._failed(error.__cause__ or error, kind="result", remark=str(error))
         return {
             "state": "succeeded",
             "exit_code": 0,
@@ -294,10 +304,18 @@ class Attempt:
             "preview": preview(value),
         }
 
-    def _failed(self, error: BaseException, *, kind: str, message: str | None = None) -> wire.Message:
+    def _failed(
+        self, error: BaseException, *, kind: str, message: str | None = None, remark: str = ""
+    ) -> wire.Message:
+        """The ending of a failure, which goes to the error stream too.
+
+        `message` is what people are told, by default the exception's own words. A `remark` is told
+        instead, and stands below the traceback as well.
+        """
         text = tracebacks.format_failure(error, root=self._root)
-        if message is not None:
-            text = f"{text}\n{message}\n"
+        if remark:
+            text = f"{text}\n{remark}\n"
+            message = remark
         self._streams.write_error(text)
         data = pickles.pickle_exception(error)
         return {
@@ -305,7 +323,7 @@ class Attempt:
             "exit_code": 1,
             "failure": {
                 "kind": kind,
-                "message": message or tracebacks.message_of(error) or type(error).__name__,
+                "message": tracebacks.message_of(error) if message is None else message,
                 "traceback": text,
                 "exception": None if data is None else base64.b64encode(data).decode(),
             },

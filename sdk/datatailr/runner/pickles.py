@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from .wire import INLINE_RESULT
@@ -20,9 +20,9 @@ class ResultError(Exception):
 class _ArgumentUnpickler(pickle.Unpickler):
     """Replaces the persistent id `("task", id)` by the result of that task (B43)."""
 
-    def __init__(self, file: BinaryIO, inputs: Mapping[int, str]) -> None:
+    def __init__(self, file: BinaryIO, result_of: Callable[[int], Any]) -> None:
         super().__init__(file)
-        self._inputs = inputs
+        self._result_of = result_of
         self._results: dict[int, Any] = {}
 
     def persistent_load(self, pid: Any) -> Any:
@@ -30,23 +30,32 @@ class _ArgumentUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"unknown reference {pid!r} among the stored arguments")
         task = pid[1]
         if task not in self._results:
-            if task not in self._inputs:
-                raise pickle.UnpicklingError(f"the result of task {task!r} was not handed over")
-            with open(self._inputs[task], "rb") as file:
-                self._results[task] = pickle.load(file)
+            self._results[task] = self._result_of(task)
         return self._results[task]
 
 
-def read_arguments(path: str, inputs: Mapping[int, str]) -> dict[str, Any]:
-    """The stored arguments with every task replaced by its result.
+def load_arguments(file: BinaryIO, result_of: Callable[[int], Any]) -> dict[str, Any]:
+    """Stored arguments with every task replaced by what `result_of` gives for its id (B43).
 
-    A result that is named several times is read once and shared.
+    A result that is named several times is asked for once and shared.
     """
-    with open(path, "rb") as file:
-        arguments = _ArgumentUnpickler(file, inputs).load()
+    arguments = _ArgumentUnpickler(file, result_of).load()
     if not isinstance(arguments, dict):
         raise pickle.UnpicklingError(f"the stored arguments are a {type(arguments).__name__}, not a dict")
     return arguments
+
+
+def read_arguments(path: str, inputs: Mapping[int, str]) -> dict[str, Any]:
+    """The arguments in a file, with the results that lie in the files of `inputs`."""
+
+    def result_of(task: int) -> Any:
+        if task not in inputs:
+            raise pickle.UnpicklingError(f"the result of task {task!r} was not handed over")
+        with open(inputs[task], "rb") as result:
+            return pickle.load(result)
+
+    with open(path, "rb") as file:
+        return load_arguments(file, result_of)
 
 
 class ResultWriter(io.RawIOBase):
@@ -104,7 +113,7 @@ def write_result(value: Any, path: str, *, task: str) -> tuple[bytes | None, int
     """Pickles a result: (bytes, size) up to 64 KiB, else (None, size) with the bytes in `path`.
 
     `cloudpickle` takes over where it is installed and pickle fails. Raises
-    ResultError that names the task and the type of its result.
+    ResultError that says `task`, words that name it, and the type of its result.
     """
     writer = ResultWriter(path)
     try:
@@ -130,7 +139,7 @@ def write_result(value: Any, path: str, *, task: str) -> tuple[bytes | None, int
         writer.discard()
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise ResultError(
-        f"the result of task {task!r} cannot be pickled: it is a {kind} ({type(reason).__name__}: {reason}); "
+        f"the result of {task} cannot be pickled: it is a {kind} ({type(reason).__name__}: {reason}); "
         "return something that pickle can store"
     ) from reason
 

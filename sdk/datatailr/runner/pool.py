@@ -62,7 +62,7 @@ class Base:
                 inherited=[self.process.far_end.fileno(), spec],
                 streams=(null, null),
             )
-        except OSError:
+        except (OSError, ValueError):
             self.process.close()
             raise
         finally:
@@ -355,7 +355,8 @@ class Pool:
         if base is None:
             try:
                 base = self._bases[key] = Base(key, self, prepared.order, imports)
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                # ValueError: a variable that no process can be given.
                 prepared.give_up(f"the prepared interpreter cannot be started: {error}")
                 return
         self._bases.move_to_end(key)

@@ -44,6 +44,12 @@ def message_of(error: BaseException) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def last_line(error: BaseException) -> str:
+    """Class and words of an exception, as they end a traceback; never raises."""
+    text = message_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def code_root(module: str, file: str | None) -> str | None:
     """Folder from which a module was imported, None when it has no file."""
     if not file:

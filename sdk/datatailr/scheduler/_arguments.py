@@ -1,4 +1,4 @@
-"""Arguments of tasks: binding at the call, calling back, finding tasks in them (B17 to B21, B40)."""
+"""Arguments of tasks: binding at the call, finding tasks in them (B17 to B21, B40 to B42)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from datatailr.runner.binding import is_platform_parameter, platform_variable
+
 __all__ = [
-    "ARGUMENT_PREFIX",
-    "PLATFORM_PARAMETERS",
     "bind_arguments",
-    "call_with",
     "container_leaves",
     "environment_value",
     "platform_values",
 ]
-
-PLATFORM_PARAMETERS = ("rundate", "scheduled_time", "started_at", "batch_name", "job_name")
-"""Parameters that the platform fills (clause B40)."""
-ARGUMENT_PREFIX = "DATATAILR_BATCH_ARG_"
-"""Prefix of the variables in which their values travel (clause B42)."""
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def is_platform_parameter(parameter: inspect.Parameter) -> bool:
-    """True for a declared parameter that the platform fills."""
-    return parameter.name in PLATFORM_PARAMETERS and parameter.kind not in _VARIADIC
 
 
 def bind_arguments(
@@ -71,42 +58,9 @@ def bind_arguments(
     return {**result, **flattened}
 
 
-def call_with(function: Callable[..., Any], arguments: Mapping[str, Any], platform: Mapping[str, str]) -> Any:
-    """Call a function with arguments from `bind_arguments`, platform parameters filled in."""
-    signature = inspect.signature(function)
-    remaining = dict(arguments)
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    by_position = True
-    for parameter in signature.parameters.values():
-        name = parameter.name
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            positional.extend(remaining.pop(name, ()))
-            by_position = False
-        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            keywords.update(remaining)
-            remaining = {}
-        else:
-            if name in remaining:
-                value = remaining.pop(name)
-            elif name in platform and is_platform_parameter(parameter):
-                value = platform[name]
-            elif parameter.default is not inspect.Parameter.empty:
-                value = parameter.default
-            else:
-                raise TypeError(f"{function.__name__}: no value for the parameter {name!r}")
-            if by_position and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-                positional.append(value)
-            else:
-                keywords[name] = value
-    if remaining:
-        raise TypeError(f"{function.__name__} takes no {', '.join(sorted(remaining))}")
-    return function(*positional, **keywords)
-
-
 def environment_value(name: str) -> str | None:
     """The value that the environment gives a platform parameter (clause B42)."""
-    return os.environ.get(ARGUMENT_PREFIX + name.upper())
+    return os.environ.get(platform_variable(name))
 
 
 def platform_values(

@@ -10,7 +10,8 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, cast, ov
 
 from datatailr.acl import ACL
 from datatailr.build import Image
-from datatailr.scheduler._arguments import environment_value, is_platform_parameter
+from datatailr.runner.binding import is_platform_parameter
+from datatailr.scheduler._arguments import environment_value
 from datatailr.scheduler._context import collecting, current_workflow
 from datatailr.scheduler._names import internal_name, title_from_function
 from datatailr.scheduler._process import deployment_is_suppressed

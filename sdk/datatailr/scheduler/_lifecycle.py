@@ -34,12 +34,9 @@ from datatailr.scheduler._saving import Origin
 from datatailr.scheduler._times import microseconds
 from datatailr.utils import Environment
 
-__all__ = ["NO_PLATFORM", "Lifecycle", "Outcome"]
+__all__ = ["Lifecycle", "Outcome"]
 
 Outcome = tuple[bool, str]
-NO_PLATFORM = (
-    "no platform is configured: start one with `datatailr up`, or set DATATAILR_ADDRESS and DATATAILR_TOKEN"
-)
 # What a user can cause and repair; everything else is a defect and raises.
 _REPORTED = (PlatformError, BundleError, ArgumentPickleError)
 
@@ -76,12 +73,22 @@ class Lifecycle:
         """
         platform = _platform.get_platform()
         if platform is None:
-            raise NotConfiguredError(NO_PLATFORM)
+            raise NotConfiguredError
         return platform
+
+    def _configured(self, operation: str) -> _platform.Platform | Outcome:
+        """The platform for an operation, or what the operation comes to without one."""
+        try:
+            platform = _platform.get_platform()
+        except PlatformError as error:
+            return failure(f"{operation} of {self.name!r} failed: {error}")
+        return self._without_platform(operation) if platform is None else platform
 
     def _without_platform(self, operation: str) -> Outcome:
         """What an operation does when no platform is configured (clause B61)."""
-        raise NotImplementedError(f"{operation}() of {self.name!r} is impossible: {NO_PLATFORM}")
+        if operation in ("stop", "remove", "promote"):
+            return failure(f"{operation} of {self.name!r} failed: {NotConfiguredError()}")
+        raise NotImplementedError(f"{operation}() of {self.name!r} is impossible: {NotConfiguredError()}")
 
     def _is_suppressed(self) -> bool:
         return deployment_is_suppressed(internal_name(self.name), self.environment.value)
@@ -122,9 +129,9 @@ class Lifecycle:
         """
         if self._is_suppressed():
             return True, ""
-        platform = _platform.get_platform()
-        if platform is None:
-            return self._without_platform("save")
+        platform = self._configured("save")
+        if isinstance(platform, tuple):
+            return platform
         problem = self._check_before_save()
         if problem is not None:
             return failure(problem)
@@ -144,9 +151,9 @@ class Lifecycle:
         """Start the latest saved version, or put it on its schedule (clauses B103 to B106)."""
         if self._is_suppressed():
             return True, ""
-        platform = _platform.get_platform()
-        if platform is None:
-            return self._without_platform("start")
+        platform = self._configured("start")
+        if isinstance(platform, tuple):
+            return platform
         try:
             return self._start(platform, None)
         except PlatformError as error:
@@ -171,9 +178,9 @@ class Lifecycle:
         """
         if self._is_suppressed():
             return True, ""
-        platform = _platform.get_platform()
-        if platform is None:
-            return self._without_platform("run")
+        platform = self._configured("run")
+        if isinstance(platform, tuple):
+            return platform
         problem = self._check_before_save()
         if problem is not None:
             return failure(problem)
@@ -256,11 +263,9 @@ class Lifecycle:
         return self._perform("rerun", work)
 
     def _perform(self, operation: str, work: Any) -> Outcome:
-        platform = _platform.get_platform()
-        if platform is None:
-            if operation in ("stop", "remove", "promote"):
-                return failure(f"{operation} of {self.name!r} failed: {NO_PLATFORM}")
-            return self._without_platform(operation)
+        platform = self._configured(operation)
+        if isinstance(platform, tuple):
+            return platform
         try:
             return True, str(work(platform))
         except PlatformError as error:
@@ -446,6 +451,7 @@ class Lifecycle:
 
         Raises:
             ValueError: no task of that name.
+            ResultLoadError: it needs a module or class that this interpreter lacks.
         """
         if not self._is_workflow:
             return None
@@ -461,7 +467,9 @@ class Lifecycle:
             data = platform.get_result(int(run_id), number)
         except NotFoundError:
             return None
-        return None if data is None else load_result(data)
+        return (
+            None if data is None else load_result(data, of=f"task {number} in run {run_id} of {self.name!r}")
+        )
 
 
 def _runs_text(runs: Any) -> str:

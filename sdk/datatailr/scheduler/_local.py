@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -11,11 +12,13 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from datatailr.errors import MissingDagError, ResultPickleError, TaskError
-from datatailr.scheduler._arguments import ARGUMENT_PREFIX, call_with, platform_values
+from datatailr.runner.binding import bind, platform_variable
+from datatailr.runner.pickles import load_arguments
+from datatailr.scheduler._arguments import platform_values
 from datatailr.scheduler._context import running_user_code
 from datatailr.scheduler._environment import env_pairs
 from datatailr.scheduler._names import internal_name
-from datatailr.scheduler._pickling import dump_arguments, dump_value, load_arguments, load_result
+from datatailr.scheduler._pickling import dump_arguments, dump_value, load_value
 
 if TYPE_CHECKING:
     from datatailr.scheduler._task import Task
@@ -66,12 +69,12 @@ def _execute(task: Task, workflow: Workflow, *, run_id: str, submitted: datetime
             raise TaskError(
                 f"task {task.name!r} needs the result of {upstream[task_id].name!r}; run that first"
             )
-        return load_result(stored)
+        return load_value(stored)
 
     data = dump_arguments(
         task.args, task=task.name, tasks={id(other): other.id for other in upstream.values()}, main_name=None
     )
-    arguments = load_arguments(data, result_of)
+    arguments = load_arguments(io.BytesIO(data), result_of)
     batch_name = internal_name(workflow.name)
     job_name = f"{batch_name}-{task.id}"
     values = platform_values(
@@ -79,14 +82,15 @@ def _execute(task: Task, workflow: Workflow, *, run_id: str, submitted: datetime
     )
     variables = {
         **dict(env_pairs(task.env_vars)),
-        **{ARGUMENT_PREFIX + name.upper(): value for name, value in values.items()},
+        **{platform_variable(name): value for name, value in values.items()},
         "DATATAILR_BATCH_ID": workflow.id,
         "DATATAILR_BATCH_RUN_ID": run_id,
         "DATATAILR_JOB_ID": str(task.id),
         "DATATAILR_JOB_NAME": job_name,
     }
     with _environment(variables), running_user_code():
-        value = call_with(function, arguments, values)
+        positional, keywords = bind(function, arguments, variables)
+        value = function(*positional, **keywords)
         try:
             task._result = dump_value(value)
         except Exception as error:

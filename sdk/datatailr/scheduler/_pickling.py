@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from datatailr.errors import ArgumentPickleError
+from datatailr.errors import ArgumentPickleError, ResultLoadError
 from datatailr.scheduler._sources import main_module_name
 
-__all__ = ["dump_arguments", "dump_value", "load_arguments", "load_result"]
+__all__ = ["dump_arguments", "dump_value", "load_result", "load_value"]
 
 PROTOCOL = 5
 _DEEPEST = 30
@@ -150,29 +150,6 @@ def _reason(error: Exception, value: object) -> str:
     return text or f"cannot pickle a {type(value).__name__}: {type(error).__name__}"
 
 
-class _ArgumentUnpickler(pickle.Unpickler):
-    """Puts results in the place of tasks; each result is loaded once and shared."""
-
-    def __init__(self, data: bytes, result_of: Callable[[int], Any]) -> None:
-        super().__init__(io.BytesIO(data))
-        self._result_of = result_of
-        self._loaded: dict[int, Any] = {}
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, task_id = pid
-        if kind != "task":
-            raise pickle.UnpicklingError(f"unknown persistent id {pid!r}")
-        if task_id not in self._loaded:
-            self._loaded[task_id] = self._result_of(task_id)
-        return self._loaded[task_id]
-
-
-def load_arguments(data: bytes, result_of: Callable[[int], Any]) -> dict[str, Any]:
-    """Arguments with every task replaced by its result (clause B43)."""
-    loaded: dict[str, Any] = _ArgumentUnpickler(data, result_of).load()
-    return loaded
-
-
 class _ResultUnpickler(pickle.Unpickler):
     """Finds classes of the script being run in `__main__`, not in a second copy of it."""
 
@@ -188,6 +165,32 @@ class _ResultUnpickler(pickle.Unpickler):
         return super().find_class(module_name, global_name)
 
 
-def load_result(data: bytes) -> Any:
-    """The object that a task returned, from its pickle; called in the user's own process only."""
+def load_value(data: bytes) -> Any:
+    """The value of a pickle from `dump_value`; called in the user's own process only."""
     return _ResultUnpickler(io.BytesIO(data)).load()
+
+
+def load_result(data: bytes, *, of: str) -> Any:
+    """The object that a task returned on the platform, from its pickle.
+
+    Args:
+        data: The pickle.
+        of: Words that name the task, for errors.
+
+    Raises:
+        ResultLoadError: it cannot be loaded by this interpreter.
+    """
+    try:
+        return load_value(data)
+    except Exception as error:
+        raise ResultLoadError(
+            f"the result of {of} cannot be loaded here: {_missing(error)}\n"
+            "hint: load it where the modules of the job are installed in the same versions, or let a task "
+            "turn it into plain values"
+        ) from error
+
+
+def _missing(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"its class needs the module {error.name!r}, which is not installed"
+    return f"{type(error).__name__}: {error}"

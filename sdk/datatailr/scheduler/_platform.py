@@ -16,18 +16,12 @@ Conventions of all methods:
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
-
-from datatailr.errors import InvalidRequestError
 
 __all__ = [
     "Bundle",
-    "ClientConfiguration",
     "CodeOrigin",
     "ImageRecipe",
     "JobDefinition",
@@ -38,9 +32,7 @@ __all__ = [
     "StartedRun",
     "TaskDefinition",
     "UserDirectory",
-    "configuration_path",
     "get_platform",
-    "read_configuration",
 ]
 
 
@@ -331,70 +323,21 @@ class UserDirectory(Protocol):
         """One group; NotFoundError if there is none."""
 
 
-@dataclass(frozen=True)
-class ClientConfiguration:
-    """Where the platform is and what to say to it."""
-
-    address: str
-    """`host:port`."""
-    token: str = field(default="", repr=False)
-    """Sent with every call; never shown."""
-
-
-def configuration_path() -> Path:
-    """The client's configuration file: `$XDG_CONFIG_HOME/opentailr/client.json`."""
-    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
-    return Path(base) / "opentailr" / "client.json"
-
-
-def read_configuration() -> ClientConfiguration | None:
-    """The configured platform, or None.
-
-    `DATATAILR_ADDRESS` and `DATATAILR_TOKEN` come first, each by itself, then the file with the
-    keys `address` and `token`. A token of the file is used only with the address of the file, so
-    that it is never sent to another server.
-
-    Raises:
-        InvalidRequestError: the file exists and is not what it should be.
-    """
-    address = os.environ.get("DATATAILR_ADDRESS", "").strip()
-    token = os.environ.get("DATATAILR_TOKEN", "").strip()
-    path = configuration_path()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return ClientConfiguration(address, token) if address else None
-    except OSError as error:
-        if address and token:
-            return ClientConfiguration(address, token)
-        raise InvalidRequestError(f"cannot read the client configuration {path}: {error}") from error
-    try:
-        stored = json.loads(text)
-        file_address, file_token = stored["address"], stored.get("token", "")
-        if not isinstance(file_address, str) or not isinstance(file_token, str):
-            raise TypeError("address and token must be texts")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if address and token:
-            return ClientConfiguration(address, token)
-        raise InvalidRequestError(
-            f"the client configuration {path} is not a JSON object with address and token; "
-            f"run `datatailr up` again or remove the file"
-        ) from error
-    if address and address != file_address:
-        return ClientConfiguration(address, token)
-    return ClientConfiguration(file_address, token or file_token)
-
-
 def get_platform() -> Platform | None:
     """The configured platform, or None when there is none (clause B61).
 
     Nothing is sent yet: the first call of a method connects. The client package is imported here
     and not before, so that definitions alone load neither grpc nor protobuf.
+
+    Raises:
+        InvalidRequestError: the configuration cannot be read or understood.
     """
-    configuration = read_configuration()
-    if configuration is None:
+    from datatailr.client.config import load_config
+
+    config = load_config()
+    if config is None:
         return None
     from datatailr.client.platform import connect
 
-    platform: Platform = connect(configuration.address, configuration.token)
+    platform: Platform = connect(config.address, config.token)
     return platform

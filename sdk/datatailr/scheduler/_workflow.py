@@ -12,7 +12,12 @@ from typing import Any, ClassVar
 
 from datatailr.acl import ACL
 from datatailr.build import Image
-from datatailr.errors import CodePackageMismatchError, DuplicateJobNameError
+from datatailr.errors import (
+    CodePackageMismatchError,
+    DuplicateJobNameError,
+    NotConfiguredError,
+    PlatformError,
+)
 from datatailr.scheduler import _platform
 from datatailr.scheduler._arguments import bind_arguments
 from datatailr.scheduler._context import collecting
@@ -22,7 +27,7 @@ from datatailr.scheduler._environment import EnvVars, checked_env_vars, env_from
 from datatailr.scheduler._graph import levels
 from datatailr.scheduler._job import Job
 from datatailr.scheduler._job_type import JobType
-from datatailr.scheduler._lifecycle import NO_PLATFORM, Outcome
+from datatailr.scheduler._lifecycle import Outcome
 from datatailr.scheduler._local import run_workflow
 from datatailr.scheduler._package import CodePackage
 from datatailr.scheduler._pickling import dump_arguments
@@ -399,7 +404,7 @@ class Workflow(Job):
 
     def _without_platform(self, operation: str) -> Outcome:
         if operation != "run":
-            return failure(f"{operation} of workflow {self.name!r} failed: {NO_PLATFORM}")
+            return failure(f"{operation} of workflow {self.name!r} failed: {NotConfiguredError()}")
         if not self._tasks:
             return failure(self._no_tasks())
         if self._active_schedule() is None:
@@ -474,9 +479,16 @@ class Workflow(Job):
 
     def _deploy(self) -> Outcome:
         """Run, after the warning about packages where that makes sense (clause B181)."""
-        if not self._is_suppressed() and not self._local_run and _platform.get_platform() is not None:
+        if not self._is_suppressed() and not self._local_run and self._will_be_sent():
             self._warn_about_missing_packages()
         return self.run()
+
+    @staticmethod
+    def _will_be_sent() -> bool:
+        try:
+            return _platform.get_platform() is not None
+        except PlatformError:
+            return False  # what is wrong with the configuration is told by the operation itself
 
 
 def _checked_schedule(value: object) -> Schedule:

@@ -190,8 +190,19 @@ def test_failures_keep_their_cause(kind: str, cause: CauseKind) -> None:
     node.feed(ev.ProcessEnded(Outcome("att_1", EndState.FAILED, exit_code=3, signal=9, failure=failure)))
     report = node.outcome()
     assert report.state is AttemptState.FAILED
-    assert report.cause == model.Cause(cause, "words", "Traceback", 3, 9)
+    message = "ValueError: words" if cause is CauseKind.EXCEPTION else "words"
+    assert report.cause == model.Cause(cause, message, "Traceback", 3, 9)
     assert report.exception == b"pickle"
+
+
+def test_an_exception_without_words_is_told_by_its_class() -> None:
+    node = Node()
+    node.run_until(Phase.RUNNING)
+    node.feed(
+        ev.ProcessEnded(Outcome("att_1", EndState.FAILED, exit_code=1, failure=Failure("KeyError", "")))
+    )
+    cause = node.outcome().cause
+    assert cause is not None and cause.message == "KeyError"
 
 
 @pytest.mark.clause("B65a")

@@ -405,7 +405,8 @@ def test_a_build_is_followed_over_a_cut(connection: Connection, state: FakeState
     assert "Installing numpy" in told
     assert told.count("Resolved 3 packages") == 1
     assert [request.stdout_offset for request in state.build_requests] == [0, 33, 0]
-    [line] = shown.lines
+    waiting, line = shown.lines
+    assert waiting == "environment: waiting: a node"
     assert line.startswith("environment: ready after") and line.endswith("(3.13 instead of 3.14)")
 
 

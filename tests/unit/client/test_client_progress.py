@@ -35,6 +35,23 @@ def test_plain_lines_elsewhere() -> None:
     assert out.getvalue() == "upload: all sent\n"
 
 
+def test_what_a_step_waits_for_is_a_line_once() -> None:
+    out = io.StringIO()
+
+    with Progress(out, environ={}).step("environment") as step:
+        step.wait("no node is there")
+        step.wait("no node is there")
+        step.update("building")
+        step.wait("no node has Python 3.14")
+        step.done("ready")
+
+    assert out.getvalue() == (
+        "environment: waiting: no node is there\n"
+        "environment: waiting: no node has Python 3.14\n"
+        "environment: ready\n"
+    )
+
+
 def test_a_failed_step_leaves_no_line() -> None:
     out = io.StringIO()
 

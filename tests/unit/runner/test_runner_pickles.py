@@ -66,8 +66,10 @@ def test_results_stay_in_memory_up_to_the_limit(tmp_path: Path, size: int) -> No
 @pytest.mark.clause("B44")
 def test_a_result_that_fails_late_leaves_no_file_and_names_the_task(tmp_path: Path) -> None:
     path = tmp_path / "result"
-    with pytest.raises(pickles.ResultError, match=r"'my task'.*builtins\.tuple.*lock") as caught:
-        pickles.write_result((bytes(200_000), threading.Lock()), str(path), task="my task")
+    with pytest.raises(
+        pickles.ResultError, match=r"of task 'my task' \(a\.b:f\) cannot.*builtins\.tuple.*lock"
+    ) as caught:
+        pickles.write_result((bytes(200_000), threading.Lock()), str(path), task="task 'my task' (a.b:f)")
     assert not path.exists() and isinstance(caught.value.__cause__, TypeError)
 
 

@@ -98,6 +98,21 @@ def test_long_and_hostile_exceptions_are_cut(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("b"), "KeyError: 'b'"),
+        (ValueError(), "ValueError"),
+        (
+            SyntaxError("invalid syntax", ("broken.py", 1, 7, "def f(:")),
+            "SyntaxError: invalid syntax (broken.py, line 1)",
+        ),
+    ],
+)
+def test_the_last_line_has_the_class(error: Exception, line: str) -> None:
+    assert tracebacks.last_line(error) == line
+
+
+@pytest.mark.parametrize(
     ("module", "file", "root"),
     [
         ("app", "/b/app.py", "/b"),

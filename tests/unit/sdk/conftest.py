@@ -6,16 +6,15 @@ import importlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr.scheduler import _platform
-
-Builder = Callable[..., ModuleType]
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import itertools
 import pickle
 import tarfile
@@ -25,9 +26,9 @@ from datatailr.errors import (
     PlatformError,
 )
 from datatailr.runner import state as runner_state
-from datatailr.scheduler._arguments import call_with
+from datatailr.runner.binding import bind
+from datatailr.runner.pickles import load_arguments
 from datatailr.scheduler._local import plain_function
-from datatailr.scheduler._pickling import load_arguments
 from datatailr.scheduler._platform import JobDefinition, SavedVersion, StartedRun, TaskDefinition
 
 ORDER = ["dev", "pre", "prod"]
@@ -146,10 +147,11 @@ class FakePlatform:
             assert stored is not None
             return pickle.loads(stored)
 
-        arguments = load_arguments(run.version.arguments[task.id], result_of)
+        arguments = load_arguments(io.BytesIO(run.version.arguments[task.id]), result_of)
+        positional, keywords = bind(function, arguments, {})
         try:
             with runner_state.task_scope(definition.entrypoint):
-                value = call_with(function, arguments, {})
+                value = function(*positional, **keywords)
         except Exception as error:
             task.state, task.stderr = "failed", f"Traceback\n{error!r}\n"
         else:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 
 from datatailr import App, ExcelAddin, Resources, Service
 from datatailr.excel import Addin, Queue

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import App, ExcelAddin, Image, Resources, Schedule, Service, Workflow

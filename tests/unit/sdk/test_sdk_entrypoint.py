@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 
 from datatailr import Workflow, task
 from datatailr.scheduler import EntryPoint, JobType
@@ -229,7 +229,7 @@ def test_results_come_back_as_classes_of_the_script(tmp_path: Path) -> None:
                 code = "import main_script as m, pickle, sys;" \\
                     "sys.stdout.buffer.write(pickle.dumps([m.Point(), m.Outer.Inner], 5))"
                 data = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-                found = load_result(data)
+                found = load_result(data, of="a task")
                 assert type(found[0]) is Point and found[1] is Outer.Inner
                 assert "main_script" not in sys.modules
                 print("same")

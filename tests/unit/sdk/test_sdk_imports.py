@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sdk_builder import Builder
 
 import datatailr
-from datatailr.errors import InvalidRequestError
+from datatailr.client.config import save_config
 from datatailr.scheduler import _platform
-from datatailr.scheduler._platform import ClientConfiguration, configuration_path, read_configuration
 
 HEAVY = {"grpc", "google", "rich", "typer", "sqlalchemy", "asyncio", "zoneinfo", "tomllib"}
 
@@ -53,40 +50,31 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert f'version = "{datatailr.__version__}"' in text
 
 
-def configure(**content: Any) -> None:
-    configuration_path().parent.mkdir(parents=True, exist_ok=True)
-    configuration_path().write_text(json.dumps(content))
-
-
 @pytest.mark.clause("B61")
 def test_where_a_platform_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_configuration() is None
     assert _platform.get_platform() is None
     assert not datatailr.is_dt_installed()
-    configure(address="127.0.0.1:7070", token="from-file")
-    assert read_configuration() == ClientConfiguration("127.0.0.1:7070", "from-file")
+    save_config("127.0.0.1:7070", "from-file")
+    found = _platform.get_platform()
+    assert found is not None and found.address == "127.0.0.1:7070"
     assert datatailr.is_dt_installed()
-    monkeypatch.setenv("DATATAILR_TOKEN", "from-env")
-    assert read_configuration() == ClientConfiguration("127.0.0.1:7070", "from-env")
     monkeypatch.setenv("DATATAILR_ADDRESS", "other:1")
-    assert read_configuration() == ClientConfiguration("other:1", "from-env")
-    monkeypatch.delenv("DATATAILR_TOKEN")
-    # the token of one server is never sent to another
-    assert read_configuration() == ClientConfiguration("other:1", "")
+    found = _platform.get_platform()
+    assert found is not None and found.address == "other:1"
 
 
-def test_a_token_is_not_shown() -> None:
-    assert "secret" not in repr(ClientConfiguration("a:1", "secret"))
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"token": "x"}', '{"address": 7}'])
-def test_a_broken_configuration_is_named(text: str) -> None:
-    configuration_path().parent.mkdir(parents=True)
-    configuration_path().write_text(text)
-    with pytest.raises(InvalidRequestError, match=r"client\.json"):
-        read_configuration()
-
-
-def test_the_default_place_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CONFIG_HOME")
-    assert configuration_path() == Path(os.path.expanduser("~/.config/opentailr/client.json"))
+@pytest.mark.clause("B49", "B95")
+def test_a_configuration_that_cannot_be_read_is_told_and_not_raised(
+    package: Builder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATATAILR_ADDRESS", "http://127.0.0.1:7070")
+    module = package(
+        "flows.py",
+        "from datatailr import task, workflow\n@task\ndef f(): pass\n@workflow\ndef flow(): f()\n",
+    )
+    assert module.flow() is None
+    assert "DATATAILR_ADDRESS" in capsys.readouterr().err
+    service = datatailr.Service("Svc", module.f)
+    for operation in (service.save, service.run, service.start, service.stop):
+        done, message = operation()
+        assert not done and "HOST:PORT" in message

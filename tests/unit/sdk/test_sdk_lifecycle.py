@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import ACL, App, Environment, Image, Resources, Schedule, Service, User, Workflow

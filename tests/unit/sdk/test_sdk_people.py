@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import ACL, Permission, Service, User

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import Service, Workflow

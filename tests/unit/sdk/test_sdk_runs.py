@@ -7,10 +7,11 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import Resources, Service, Workflow
+from datatailr.errors import ResultLoadError
 from datatailr.scheduler._run_views import RunCache
 from datatailr.scheduler._times import local_time, microseconds
 
@@ -280,3 +281,21 @@ def test_results(flow: Workflow, platform: FakePlatform) -> None:
     assert flow.result(2, "load") is None
     platform.all_runs[1].state = "expired"
     assert flow.result(1, "load") is None
+
+
+@pytest.mark.clause("B159")
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"cnot_installed_anywhere\nThing\n.", "needs the module 'not_installed_anywhere'"),
+        (b"cdatatailr\nNothingLikeThis\n.", "NothingLikeThis"),
+    ],
+    ids=["module", "class"],
+)
+def test_a_result_that_cannot_be_loaded_here_says_what_it_lacks(
+    flow: Workflow, platform: FakePlatform, data: bytes, words: str
+) -> None:
+    platform.all_runs[1].tasks[0].result = data
+    with pytest.raises(ResultLoadError, match=words) as caught:
+        flow.result(1, "load")
+    assert "task 0 in run 1 of" in str(caught.value) and "hint:" in str(caught.value)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Builder
+from sdk_builder import Builder
 
 from datatailr import Resources, Task, Workflow, task, workflow
 from datatailr.scheduler import (
