@@ -18,6 +18,8 @@ from opentailr_agent.journal import NewerJournalError
 
 def main() -> int:
     """Runs the agent; returns the exit code."""
+    # Whatever the data directory is like: what lies in it is for nobody else's eyes.
+    os.umask(0o077)
     _configure_log()
 
     try:

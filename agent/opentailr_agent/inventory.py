@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 from pathlib import Path
@@ -56,6 +57,16 @@ def pressure(free: int, least: int) -> str:
         return ""
 
     return f"disk: {free >> 20} MiB free, at least {least >> 20} MiB are needed"
+
+
+def group_name() -> str:
+    """Name of this process's group, or its number where the system has no name for it (B227)."""
+    number = os.getgid()
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 def labels() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from datatailr.v1 import agent_pb2 as pb
 from datatailr.v1 import common_pb2
+from opentailr_agent import inventory
 from opentailr_agent.builder.venv import BuiltEnvironment, Recipe, VenvBuilder
 from opentailr_agent.bundles import BundleStore
 from opentailr_agent.objects import ObjectCache
@@ -178,6 +179,10 @@ class Preparation:
             "PYTHONPATH": os.pathsep.join(map(os.fspath, path)),
             "PYTHONUNBUFFERED": "1",
             "PYTHONIOENCODING": "UTF-8",
+            # Whose process it is only the node knows (B227); a user's variable cannot say otherwise.
+            "DATATAILR_GROUP": inventory.group_name(),
+            "DATATAILR_UID": str(os.getuid()),
+            "DATATAILR_GID": str(os.getgid()),
         }
 
         if spec.run_token:

@@ -8,8 +8,10 @@ by waiting is raised.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -251,10 +253,17 @@ def hash_file(path: Path) -> tuple[str, int]:
 
     The file is made read-only first and its data forced to disk, so that what is reported under
     this digest survives a crash of the machine.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    # Not held by a pipe, not led elsewhere by a link: the folder is the user's too.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
 
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "this is no file", os.fspath(path))
+
         os.fchmod(descriptor, 0o444)
         hasher = hashlib.sha256()
         size = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -45,6 +46,8 @@ CLOSE_SECONDS = 5.0
 STOP_GRACE = 3.0
 """Seconds between the request to end and the kill when the runtime is closed with its attempts."""
 TRIES = 3
+
+logger = logging.getLogger(__name__)
 
 
 class ProcessRuntime:
@@ -205,7 +208,7 @@ class ProcessRuntime:
                 env=environment_for_keeper(),
                 start_new_session=True,
             )
-            code = await asyncio.wait_for(process.wait(), LAUNCH_SECONDS)
+            code = await _end_of(process, LAUNCH_SECONDS)
         finally:
             os.close(log)
         identity = Identity.read(folder)
@@ -251,6 +254,8 @@ class ProcessRuntime:
         leavings = Leavings.read(link.folder)
         lost = set(link.live)
         link.live.clear()
+        if lost:
+            logger.warning("the keeper %d died with %d attempts", link.identity.pid, len(lost))
         known = lost & self._folders.keys()
         marks = leavings.unswept() | {mark(name, self._folders[name]) for name in known}
         await self._sweep(marks)
@@ -364,6 +369,18 @@ class ProcessRuntime:
             sys.executable, "-I", "-S", str(self._boot), "sweep", *wanted, stdin=asyncio.subprocess.DEVNULL
         )
         await process.wait()
+
+
+async def _end_of(process: asyncio.subprocess.Process, seconds: float) -> int:
+    """Exit code of a process, which is killed when it takes too long or nobody waits any more."""
+    try:
+        return await asyncio.wait_for(process.wait(), seconds)
+    except BaseException:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+        raise
 
 
 def _runner_boot() -> Path:

@@ -266,3 +266,19 @@ async def test_unused_bundles_go_when_the_bound_is_passed(
     assert not (tmp_path / "bundles" / digests[0]).exists()
     assert (tmp_path / "bundles" / digests[1]).exists()
     assert (tmp_path / "bundles" / digests[2]).exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link"])
+def test_what_user_code_left_in_place_of_a_result_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "result.pkl"
+
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        (tmp_path / "other").write_bytes(DATA)
+        path.symlink_to(tmp_path / "other")
+
+    with pytest.raises(OSError):
+        hash_file(path)

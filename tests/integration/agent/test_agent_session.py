@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import io
 import json
+import os
 import sqlite3
 import sys
 import tarfile
@@ -51,6 +53,7 @@ def spec_for(server: FakeServer, **more: object) -> pb.AttemptSpec:
         "env": [
             job_pb2.EnvVar(name="DATATAILR_USER", value="me"),
             job_pb2.EnvVar(name="PATH", value="/evil"),
+            job_pb2.EnvVar(name="DATATAILR_UID", value="-1"),
         ],
         "resources": common_pb2.Resources(memory_bytes=256 << 20, memory_is_default=True),
         **more,
@@ -157,7 +160,7 @@ async def test_hello_says_what_the_node_is(bench: Bench) -> None:
     assert bench.control.link.hello.boot_id != hello.boot_id
 
 
-@pytest.mark.clause("B65a", "B176", "B226")
+@pytest.mark.clause("B65a", "B176", "B226", "B227", "B228")
 async def test_an_attempt_from_assignment_to_removal(bench: Bench) -> None:
     await bench.start()
     upstream = bench.server.objects.put(b"upstream" * 1000)
@@ -175,6 +178,9 @@ async def test_an_attempt_from_assignment_to_removal(bench: Bench) -> None:
     assert (code / "pkg" / "tasks.py").read_bytes() == b"def one(): pass"
     assert order.memory_bytes == 1 << 30, "a default only reserves; the soft limit ends"
     assert order.env["DATATAILR_USER"] == "me"
+    assert order.env["DATATAILR_GROUP"] == grp.getgrgid(os.getgid()).gr_name
+    assert order.env["DATATAILR_UID"] == str(os.getuid()), "what the platform knows wins"
+    assert order.env["DATATAILR_GID"] == str(os.getgid())
     assert order.env["DATATAILR_TOKEN"] == "run-token"
     assert order.env["PATH"].split(":")[0] == str(bench.path / "data" / "environments" / KEY / "bin")
     assert order.env["PYTHONPATH"] == str(code)

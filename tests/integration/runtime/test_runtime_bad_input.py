@@ -155,7 +155,9 @@ async def test_an_interpreter_that_does_not_exist_is_an_error_at_once(bench: Ben
 
 
 @pytest.mark.parametrize("env", [{"A=B": "x"}, {"A": "x\0y"}, {"": "x"}])
-async def test_a_variable_that_no_process_can_have_fails_the_attempt(bench: Bench, env: dict[str, str]) -> None:
+async def test_a_variable_that_no_process_can_have_fails_the_attempt(
+    bench: Bench, env: dict[str, str]
+) -> None:
     order = bench.order("def task(): pass")
     outcome = await bench.run(replace(order, env={**order.env, **env}))
     assert outcome.state is EndState.FAILED and outcome.failure is not None
