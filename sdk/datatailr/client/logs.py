@@ -8,6 +8,7 @@ from datatailr.client.connection import Connection
 from datatailr.v1 import log_pb2
 
 _MOST_LINES = 1_000_000
+"""The server finds the beginning of at most so many last lines; more are counted here."""
 
 
 def read_log(
@@ -24,13 +25,17 @@ def read_log(
         connection: The server.
         target: A request of which only the target is set; see `task_log`, `run_log`, `build_log`.
         stderr: The error stream instead of the output stream.
-        lines: Only the last so many lines; None for all.
+        lines: Only the last so many lines; None for all. With `follow` at most a million.
         follow: Go on until the log has ended.
 
     Raises:
         NotFoundError: No such run, task or image.
     """
     if lines is not None and lines <= 0 and not follow:
+        return
+
+    if lines is not None and lines > _MOST_LINES and not follow:
+        yield last_lines(b"".join(read_log(connection, target, stderr=stderr)), lines)
         return
 
     offset = 0 if lines is None else None
@@ -54,6 +59,12 @@ def read_log(
 
         if answer.data:
             yield answer.data
+
+
+def last_lines(content: bytes, lines: int) -> bytes:
+    """The last `lines` lines; the newline that ends the last one begins no further line."""
+    parts = content.split(b"\n")
+    return b"\n".join(parts[-lines - (not parts[-1]) :])
 
 
 def task_log(run_id: int, task_id: int, *, attempt: int = 0) -> log_pb2.ReadLogRequest:

@@ -145,8 +145,14 @@ class GrpcPlatform:
             run_date=run_date or "",
         )
         answer = self._connection.call(lambda s: s.jobs.StartJob, request, timeout=SAVE_TIMEOUT)
-        text = f"run {answer.run_id} of" if answer.run_id else "on its schedule:"
-        self._progress.line("started", f"{text} {name} version {answer.version} in {environment}")
+        job = f"{name} version {answer.version} in {environment}"
+
+        if answer.run_id:
+            where = "" if environment == "dev" else f" -e {environment}"
+            self._progress.line("started", f"run {answer.run_id} of {job}")
+            self._progress.line("follow it", f"dt job watch {name} -i {answer.run_id}{where}")
+        else:
+            self._progress.line("started", f"on its schedule: {job}")
 
         for notice in answer.notices:
             self._progress.note(notice)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _QUICK: Final = 0.3
 """Seconds that a step may take before a spinner appears."""
+
+_PATIENCE: Final = 1.0
+"""Seconds that a step may wait for one thing before a line says so."""
 
 
 class Step:
@@ -32,13 +36,16 @@ class Step:
         tell: Callable[[str, str], None],
         *,
         clock: Callable[[], float],
+        patience: float,
     ) -> None:
         self.name = name
         self.news = ""
         self.outcome = ""
         self._show = show
         self._tell = tell
+        self._patience = patience
         self._reason = ""
+        self._timer: threading.Timer | None = None
         self._clock = clock
         self._begin = clock()
 
@@ -49,19 +56,34 @@ class Step:
 
     def update(self, news: str) -> None:
         """Tell the latest news, for instance the last line of a log."""
+        self.stop_waiting()
         self.news = news
         self._show(self)
 
     def wait(self, reason: str) -> None:
-        """Tell what it waits for; where nothing is live each new reason is a line that stays.
+        """Tell what it waits for.
 
-        A step that waits may stand for hours, and says nothing until it is done.
+        Where nothing is live, a step would say nothing until it is done, which may be hours later:
+        there a reason that lasts becomes a line that stays, once.
         """
-        if reason != self._reason:
-            self._reason = reason
-            self._tell(self.name, f"waiting: {reason}")
-
         self.update(f"waiting: {reason}")
+
+        if reason != self._reason:
+            self._timer = threading.Timer(self._patience, self._lasts, (reason,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop_waiting(self) -> None:
+        """Nothing is waited for any more, or something else."""
+        timer, self._timer = self._timer, None
+
+        if timer is not None:
+            timer.cancel()
+            timer.join()
+
+    def _lasts(self, reason: str) -> None:
+        self._reason = reason
+        self._tell(self.name, f"waiting: {reason}")
 
     def done(self, outcome: str) -> None:
         """Say how it ended; without this the line that stays holds the name alone."""
@@ -75,6 +97,7 @@ class Progress:
         stream: stderr unless told otherwise, looked up at each use.
         environ: Where the switches are read; the process's environment by default.
         clock: Seconds, for the length of steps.
+        patience: Seconds that a step may wait for one thing before a line says so.
     """
 
     def __init__(
@@ -83,8 +106,10 @@ class Progress:
         *,
         environ: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        patience: float = _PATIENCE,
     ) -> None:
         self._stream = stream
+        self._patience = patience
         self._environ = os.environ if environ is None else environ
         self._clock = clock
         self._status: Status | None = None
@@ -97,15 +122,14 @@ class Progress:
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         """Show a step until the block is left; one that fails shows no outcome line."""
-        step = Step(name, self._show, self._tell_waiting, clock=self._clock)
+        step = Step(name, self._show, self._tell_waiting, clock=self._clock, patience=self._patience)
 
         try:
             yield step
-        except BaseException:
+        finally:
+            step.stop_waiting()
             self._stop_spinner()
-            raise
 
-        self._stop_spinner()
         self.line(name, step.outcome)
 
     def line(self, name: str, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 from fake_server import TOKEN, FakeState, Fault
 
-from datatailr.client import convert
+from datatailr.client import convert, logs
 from datatailr.client.connection import Connection
 from datatailr.client.platform import GrpcPlatform, connect
 from datatailr.client.progress import Progress
@@ -303,6 +303,19 @@ def test_the_last_lines_of_a_log(platform: GrpcPlatform, state: FakeState) -> No
     assert state.log_requests[-1].stream == 2
 
 
+@pytest.mark.clause("B155")
+@pytest.mark.parametrize(
+    ("content", "tail"), [(b"a\nb\nc\n", b"b\nc\n"), (b"a\nb\nc", b"b\nc"), (b"a\n", b"a\n"), (b"", b"")]
+)
+def test_more_last_lines_than_the_server_counts(
+    platform: GrpcPlatform, state: FakeState, monkeypatch: pytest.MonkeyPatch, content: bytes, tail: bytes
+) -> None:
+    monkeypatch.setattr(logs, "_MOST_LINES", 1)
+    state.log = content
+    assert platform.read_log(4, task_id=1, lines=2) == tail.decode()
+    assert state.log_requests[-1].WhichOneof("start") == "offset"
+
+
 @pytest.mark.clause("B159", "B160")
 def test_results_are_bytes_or_none(platform: GrpcPlatform, state: FakeState) -> None:
     state.runs = {4: a_run(4)}
@@ -405,8 +418,7 @@ def test_a_build_is_followed_over_a_cut(connection: Connection, state: FakeState
     assert "Installing numpy" in told
     assert told.count("Resolved 3 packages") == 1
     assert [request.stdout_offset for request in state.build_requests] == [0, 33, 0]
-    waiting, line = shown.lines
-    assert waiting == "environment: waiting: a node"
+    [line] = shown.lines
     assert line.startswith("environment: ready after") and line.endswith("(3.13 instead of 3.14)")
 
 
@@ -454,6 +466,7 @@ def test_the_steps_of_a_save_are_shown_without_escape_codes(connection: Connecti
         "package: my_pkg (210 kB)",
         "upload: nothing new to send",
         "started: run 1 of my-flow version 1 in dev",
+        "follow it: dt job watch my-flow -i 1",
     ]
 
 

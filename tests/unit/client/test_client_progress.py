@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -35,14 +36,34 @@ def test_plain_lines_elsewhere() -> None:
     assert out.getvalue() == "upload: all sent\n"
 
 
-def test_what_a_step_waits_for_is_a_line_once() -> None:
-    out = io.StringIO()
+class Heard(io.StringIO):
+    """Lets a test wait for what is written."""
 
-    with Progress(out, environ={}).step("environment") as step:
+    def __init__(self) -> None:
+        super().__init__()
+        self._changed = threading.Condition()
+
+    def write(self, text: str) -> int:
+        with self._changed:
+            written = super().write(text)
+            self._changed.notify_all()
+            return written
+
+    def until(self, text: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in self.getvalue(), timeout=10)
+
+
+def test_what_a_step_waits_for_is_a_line_once() -> None:
+    out = Heard()
+
+    with Progress(out, environ={}, patience=0).step("environment") as step:
         step.wait("no node is there")
+        out.until("no node is there\n")
         step.wait("no node is there")
         step.update("building")
         step.wait("no node has Python 3.14")
+        out.until("3.14\n")
         step.done("ready")
 
     assert out.getvalue() == (
@@ -50,6 +71,18 @@ def test_what_a_step_waits_for_is_a_line_once() -> None:
         "environment: waiting: no node has Python 3.14\n"
         "environment: ready\n"
     )
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
+
+def test_what_passes_at_once_is_no_line() -> None:
+    out = Heard()
+
+    with Progress(out, environ={}, patience=60).step("environment") as step:
+        step.wait("vm begins to build it")
+        step.done("ready")
+
+    assert out.getvalue() == "environment: ready\n"
+    assert not any(isinstance(thread, threading.Timer) for thread in threading.enumerate())
 
 
 def test_a_failed_step_leaves_no_line() -> None:
