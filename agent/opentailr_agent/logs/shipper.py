@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,11 @@ _GATHER: Final = 0.02
 """Seconds between two messages of a log that writes line by line."""
 _FIRST: Final = 0.004
 """Seconds that the first bytes wait for more: a short task's log then needs one message, not three."""
+_FEW: Final = 2
+"""Open logs up to which everything is sent without waiting for company."""
+_TICK: Final = 0.02
+"""Seconds: beyond, short logs leave together at its multiples, so that a burst of tasks costs both
+sides one wake-up for many messages and control frames are not kept waiting by single ones."""
 _SWEEP: Final = 1.0
 """Seconds between looks at all logs, for growth that nobody told."""
 _UNREADABLE: Final = 2.0
@@ -68,6 +74,8 @@ class LogShipper:
         self._pauses = Backoff(first=first_pause)
         self._logs: dict[str, dict[int, Spool]] = {}
         self._dirty: dict[tuple[str, int], None] = {}
+        self._postponed: dict[str, float] = {}
+        """Logs that wait, and until when."""
         self._wake = asyncio.Event()
         self._watch = FolderWatch(self._grown)
         self._log = structlog.get_logger("logs")
@@ -92,9 +100,11 @@ class LogShipper:
 
     def finish(self, log_id: str) -> None:
         """Nothing more will be written; end marks follow the last byte."""
+        due = self._together(asyncio.get_running_loop().time())
+
         for spool in self._logs.get(log_id, {}).values():
             spool.finished = True
-            spool.not_before = 0.0
+            spool.not_before = due
 
         self._changed(log_id)
 
@@ -159,20 +169,23 @@ class LogShipper:
             self._wake.clear()
 
             while self._dirty:
+                room = _TOTAL_WINDOW - self._under_way()
+
                 for key in list(self._dirty):
                     spool = self._logs.get(key[0], {}).get(key[1])
                     message = None
 
                     if spool is not None and spool.not_before <= loop.time():
-                        message = self._next(spool, loop.time())
+                        message = self._next(spool, loop.time()) if room > 0 else None
                     elif spool is not None:
-                        loop.call_at(spool.not_before, self._changed, key[0])
+                        self._postpone(key[0], spool.not_before)
 
                     if spool is None or message is None:
                         self._dirty.pop(key, None)
                         continue
 
                     offset, data, last = message
+                    room -= len(data)
 
                     if len(data) < _LINE:
                         spool.not_before = loop.time() + _GATHER if data and not spool.finished else 0.0
@@ -190,7 +203,7 @@ class LogShipper:
     def _next(self, spool: Spool, now: float) -> tuple[int, bytes, bool] | None:
         """The next message of a log; a file that cannot be read waits, and stops no other log."""
         try:
-            return spool.next(now) if self._room() else None
+            return spool.next(now)
         except OSError as error:
             if not spool.troubled:
                 self._log.warning("log cannot be read; waiting", log_id=spool.log_id, error=str(error))
@@ -243,20 +256,32 @@ class LogShipper:
             self.discard(log_id)
             self._shipped(log_id)
 
-    def _room(self) -> bool:
-        return (
-            sum(
-                chunk.end - chunk.start
-                for spools in self._logs.values()
-                for spool in spools.values()
-                for chunk in spool.under_way
-            )
-            < _TOTAL_WINDOW
+    def _under_way(self) -> int:
+        return sum(
+            chunk.end - chunk.start
+            for spools in self._logs.values()
+            for spool in spools.values()
+            for chunk in spool.under_way
         )
+
+    def _together(self, earliest: float) -> float:
+        """When a short log that is due at `earliest` is sent: alone at once, among many with them."""
+        return earliest if len(self._logs) <= _FEW else math.ceil(earliest / _TICK) * _TICK
+
+    def _postpone(self, log_id: str, until: float) -> None:
+        """Looks at the log again at `until`; one timer serves both streams and every repetition."""
+        if self._postponed.get(log_id, math.inf) > until:
+            self._postponed[log_id] = until
+            asyncio.get_running_loop().call_at(until, self._due, log_id, until)
+
+    def _due(self, log_id: str, until: float) -> None:
+        if self._postponed.get(log_id) == until:
+            del self._postponed[log_id]
+            self._changed(log_id)
 
     def _grown(self, log_id: str | None) -> None:
         """Somebody wrote; not called for what was there before."""
-        earliest = asyncio.get_running_loop().time() + _FIRST
+        earliest = self._together(asyncio.get_running_loop().time() + _FIRST)
 
         for name in self._logs if log_id is None else (log_id,):
             for stream, spool in self._logs.get(name, {}).items():
