@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import structlog
 
@@ -42,7 +42,8 @@ _BUSY: Final = 4
 """Attempts in flight beyond which the loop waits a moment for more events."""
 _GATHER: Final = 0.002
 """Seconds of that wait: saves messages and commits in a fan; a chain never meets it."""
-_FLUSH: Final = 0.025
+_DONE_BEFORE: Final = (*get_args(do.JournalEffect), do.SendReports)
+_FLUSH: Final = 0.05
 """Seconds that reports which are not terminal wait for the end of a short task."""
 _RETRY: Final = 1.0
 """Seconds between tries to write the journal on a full disk."""
@@ -280,15 +281,15 @@ class Supervisor:
             effects += step(self.state, event, micros(self._parts.clock()))
 
         await self._commit([effect for effect in effects if isinstance(effect, do.JournalEffect)])
-        reports: list[Entry[AnyReport]] = []
+        # First of all: what ended is what others wait for.
+        self._send_reports(
+            [entry for effect in effects if isinstance(effect, do.SendReports) for entry in effect.entries]
+        )
 
         for effect in effects:
-            if isinstance(effect, do.SendReports):
-                reports.extend(effect.entries)
-            elif not isinstance(effect, do.JournalEffect):
+            if not isinstance(effect, _DONE_BEFORE):
                 self._carry_out(effect)
 
-        self._send_reports(reports)
         self._after(full)
 
     async def _commit(self, effects: Sequence[do.JournalEffect]) -> None:

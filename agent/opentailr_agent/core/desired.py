@@ -48,7 +48,11 @@ def apply(state: NodeState, event: ev.Assigned, now: int, out: list[do.Effect]) 
 
     state.revision = event.revision
     out.append(do.SaveRevision(event.revision))
-    out.append(do.SendApplied(event.revision, need_full=False))
+
+    # Only a full set is waited for; what a difference led to is told by the next heartbeat.
+    if event.full:
+        out.append(do.SendApplied(event.revision, need_full=False))
+
     _bury(state, out)
 
 

@@ -31,6 +31,16 @@ from opentailr_agent.core.model import (
 ANSWERABLE: Final = (Phase.STARTING, Phase.RUNNING)
 """Phases in which the runtime may speak of an attempt."""
 
+FREES_NOTHING: Final = (
+    ev.Prepared,
+    ev.HandedOver,
+    ev.ProcessStarted,
+    ev.FlushDue,
+    ev.LogsShipped,
+    ev.Removed,
+)
+"""Events after which no more can be taken than before: most of them, so slots are not counted then."""
+
 
 def step(state: NodeState, event: ev.Event, now: int) -> list[do.Effect]:
     """Applies one event.
@@ -46,7 +56,10 @@ def step(state: NodeState, event: ev.Event, now: int) -> list[do.Effect]:
     out: list[do.Effect] = []
     _apply(state, event, now, out)
     _send_reports(state, out)
-    _give_credit(state, out)
+
+    if not isinstance(event, FREES_NOTHING):
+        _give_credit(state, out)
+
     return out
 
 
@@ -251,14 +264,24 @@ def _send_reports(state: NodeState, out: list[do.Effect]) -> None:
 
 
 def _give_credit(state: NodeState, out: list[do.Effect]) -> None:
-    """Grants what is free; credit is cumulative per session and never taken back."""
+    """Grants what is free; credit is cumulative per session and never taken back.
+
+    As long as more than half of what is free has been granted already, the grant waits: a message
+    for every slot that comes free would double those of a short task. What waits is granted as soon
+    as the control plane uses up what it has, so no slot stays idle for want of credit.
+    """
     if not state.synced or state.pressure or state.draining:
         return
 
-    attempts = max(state.attempt_limit, state.received_attempts + max(0, state.slots - state.live_attempts))
-    building = state.received_builds + max(0, state.build_slots - state.live_builds)
-    building = max(state.build_limit, building)
+    attempts = _limit(state.attempt_limit, state.received_attempts, state.slots - state.live_attempts)
+    building = _limit(state.build_limit, state.received_builds, state.build_slots - state.live_builds)
 
     if (attempts, building) != (state.attempt_limit, state.build_limit):
         state.attempt_limit, state.build_limit = attempts, building
         out.append(do.SendCredit(attempts, building))
+
+
+def _limit(granted: int, received: int, free: int) -> int:
+    """The limit to grant, which is the present one where that leaves enough."""
+    unused, free = granted - received, max(0, free)
+    return granted if 2 * unused > free else max(granted, received + free)

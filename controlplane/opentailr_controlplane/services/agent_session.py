@@ -280,9 +280,11 @@ class AgentSessions(agent_pb2_grpc.AgentServiceServicer):
             for effect in session.outbox.take():
                 if isinstance(effect, Desired):
                     async for frame in self._assignments(effect):
-                        await asyncio.wait_for(context.write(frame), patience)
+                        async with asyncio.timeout(patience):
+                            await context.write(frame)
                     continue
-                await asyncio.wait_for(context.write(self._frame(effect)), patience)
+                async with asyncio.timeout(patience):
+                    await context.write(self._frame(effect))
                 if isinstance(effect, Dismiss):
                     return
 
