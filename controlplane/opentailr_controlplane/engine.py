@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import structlog
@@ -31,14 +31,15 @@ from .core.commands import (
     SaveVersion,
     Tick,
 )
-from .core.definition import CheckedDefinition, Plan, check_definition
+from .core.definition import CheckedDefinition, check_definition
 from .core.effects import Dismiss, Effect, Effects
 from .core.errors import CoreError, ResourceExhausted, Unavailable
 from .core.machine import finish, step
-from .core.model import NeedsPlan, NeedsPrior, PriorRun, State
+from .core.model import NeedsPlan, NeedsPrior, State
 from .core.settings import CoreSettings
 from .core.timers import next_due
 from .core.values import SECOND, Instant, RunState
+from .engine_queue import Item, stopping, take_apart
 from .engine_views import EngineStats, EngineViews, PayloadCache, SessionSink, Store
 from .ports import Clock, IdSource, Offload
 from .quarantine import Quarantine
@@ -72,21 +73,6 @@ RETRY_SECONDS = 1.0
 """Between tries to write again after the store failed."""
 
 
-@dataclass(slots=True)
-class _Item:
-    event: Command | AgentEvent
-    future: asyncio.Future[Reply | int | None] | None = None
-    sink: SessionSink | None = None
-    result: Reply | int | None = None
-    error: Exception | None = None
-    plan: Plan | None = None
-    prior: PriorRun | None = None
-
-
-def _stopping() -> CoreError:
-    return Unavailable("stopping", "The control plane stops.", hint="Try again in a moment.")
-
-
 class Engine(EngineViews):
     """Owns the state; everything that changes it goes through `execute` or `post`."""
 
@@ -107,7 +93,7 @@ class Engine(EngineViews):
         self._offload = offload
         self._on_commit = on_commit
         self._state = State(self._settings, "")
-        self._queue: deque[_Item] = deque()
+        self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -123,6 +109,7 @@ class Engine(EngineViews):
         self._timer: asyncio.TimerHandle | None = None
         self._broken: CoreError | None = None
         self._closing = False
+        self._alone = 0  # items that are stepped one by one, to find out which one breaks a round
         self.stats = EngineStats()
 
     # ------------------------------------------------------------------ life
@@ -155,7 +142,7 @@ class Engine(EngineViews):
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         while self._queue:
-            self._fail([self._queue.popleft()], _stopping())
+            self._fail([self._queue.popleft()], stopping())
         if self._timer is not None:
             self._timer.cancel()
         self._close_sessions("The control plane stops.")
@@ -172,7 +159,7 @@ class Engine(EngineViews):
         if self._broken is not None:
             raise self._broken
         if self._closing:
-            raise _stopping()
+            raise stopping()
         if len(self._queue) >= QUEUE_LIMIT:
             raise ResourceExhausted(
                 "queue_full",
@@ -186,7 +173,7 @@ class Engine(EngineViews):
             else:
                 checked = check_definition(definition)
             command = replace(command, checked=checked)
-        item = _Item(command, asyncio.get_running_loop().create_future())
+        item = Item(command, asyncio.get_running_loop().create_future())
         self._put(item)
         assert item.future is not None
         # A caller that goes away does not take back what it asked for.
@@ -210,8 +197,8 @@ class Engine(EngineViews):
         if self._broken is not None:
             raise self._broken
         if self._closing:
-            raise _stopping()
-        item = _Item(event, asyncio.get_running_loop().create_future(), sink)
+            raise stopping()
+        item = Item(event, asyncio.get_running_loop().create_future(), sink)
         self._put(item)
         assert item.future is not None
         return cast(int, await asyncio.shield(item.future))
@@ -221,7 +208,7 @@ class Engine(EngineViews):
         while len(self._queue) >= QUEUE_LIMIT and not self._closing:
             self._room.clear()
             await self._room.wait()
-        self._put(_Item(event))
+        self._put(Item(event))
 
     def detach(self, agent_id: str, epoch: int) -> None:
         """The session's stream is gone: its sink gets nothing more."""
@@ -229,7 +216,7 @@ class Engine(EngineViews):
 
     # ------------------------------------------------------------------ the loop
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: Item) -> None:
         self._queue.append(item)
         self._wake.set()
 
@@ -244,7 +231,9 @@ class Engine(EngineViews):
                 continue
             if self._gathering():
                 await asyncio.sleep(GATHER_SECONDS)
-            items = [self._queue.popleft() for _ in range(min(len(self._queue), ROUND_LIMIT))]
+            limit = 1 if self._alone else ROUND_LIMIT
+            self._alone = max(0, self._alone - 1)
+            items = [self._queue.popleft() for _ in range(min(len(self._queue), limit))]
             if self._queue:
                 self._wake.set()
             self._room.set()
@@ -259,33 +248,21 @@ class Engine(EngineViews):
             and all(isinstance(item.event, AgentReport) for item in self._queue)
         )
 
-    async def _round(self, items: list[_Item]) -> None:
+    async def _round(self, items: list[Item]) -> None:
         now = self._clock.now()
-        done: list[_Item] = []
-        current: _Item | None = None
+        done: list[Item] = []
+        position = -1
         try:
             step(self._state, Tick(), now)
-            for current in items:
-                if not self._step(current, now):
-                    continue
-                done.append(current)
-            current = None
+            for item in items:
+                position += 1
+                if self._step(item, now):
+                    done.append(item)
+            position += 1
             finish(self._state, now)
             batch = collect(self._state)
         except Exception as error:
-            log.exception("a step failed; the state is read again", event_type=type(current).__name__)
-            self._quarantine.condemn(current.event if current is not None else None)
-            failed = Unavailable(
-                "internal_error", f"The request could not be carried out: {type(error).__name__}."
-            )
-            if current is not None and current.future is not None and not current.future.done():
-                current.future.set_exception(failed)
-            rest = items[items.index(current) + 1 :] if current is not None else []
-            again = [item for item in (*done, *rest) if isinstance(item.event, Command)]
-            self._fail([item for item in (*done, *rest) if isinstance(item.event, AgentHello)], failed)
-            await self._rollback("The control plane had to read its state again.")
-            self._queue.extendleft(reversed(again))
-            self._wake.set()
+            await self._defect(items, done, position, error)
             return
         effects, self._state.effects = self._state.effects.items, Effects()
         self.stats.events += len(items)
@@ -298,10 +275,13 @@ class Engine(EngineViews):
             except StoreError as error:
                 await self._store_failed(done, error)
                 return
+            except Exception as error:  # the tables cannot hold what the steps made
+                await self._defect(items, done, len(items), error)
+                return
             self._payloads.put(batch.payloads)
         self._release(done, effects, batch)
 
-    def _step(self, item: _Item, now: Instant) -> bool:
+    def _step(self, item: Item, now: Instant) -> bool:
         """True when the item is done, False when something is being loaded for it."""
         item.error = None
         if item.plan is not None:
@@ -336,7 +316,7 @@ class Engine(EngineViews):
         if self._on_commit is not None:
             self._on_commit(spent)
 
-    def _release(self, done: list[_Item], effects: list[Effect], batch: WriteBatch | None) -> None:
+    def _release(self, done: list[Item], effects: list[Effect], batch: WriteBatch | None) -> None:
         for item in done:
             if isinstance(item.event, AgentHello) and item.sink is not None and item.error is None:
                 self._sessions[item.event.agent_id, cast(int, item.result)] = item.sink
@@ -372,7 +352,28 @@ class Engine(EngineViews):
 
     # ------------------------------------------------------------------ what goes wrong
 
-    async def _store_failed(self, done: list[_Item], error: StoreError) -> None:
+    async def _defect(self, items: list[Item], done: list[Item], position: int, error: Exception) -> None:
+        """All but the culprit is tried again; one by one, while it is not known."""
+        broken = take_apart(items, done, position)
+        suspects = items if broken.culprit is None else [broken.culprit]
+        kinds = sorted({type(item.event).__name__ for item in suspects})
+        log.error("a step failed; the state is read again", events=kinds, exc_info=error)
+        for item in suspects:
+            self._quarantine.condemn(item.event)
+        failed = Unavailable("internal_error", f"It could not be carried out: {type(error).__name__}.")
+        if broken.culprit is not None:
+            self._fail([broken.culprit], failed)
+        else:
+            self._alone = len(broken.again)
+        self._fail([item for item in items if isinstance(item.event, AgentHello)], failed)
+        await self._rollback("The control plane had to read its state again.")
+        if not items:
+            # Time itself met the defect: nothing is gained by trying at once.
+            await asyncio.sleep(RETRY_SECONDS)
+        self._queue.extendleft(reversed(broken.again))
+        self._wake.set()
+
+    async def _store_failed(self, done: list[Item], error: StoreError) -> None:
         kind = ResourceExhausted if isinstance(error, StoreFull) else Unavailable
         reason = "disk_full" if isinstance(error, StoreFull) else "store_failed"
         self._broken = kind(
@@ -394,7 +395,7 @@ class Engine(EngineViews):
             self._fail([self._queue.popleft()], self._broken)
         self._room.set()
 
-    def _fail(self, items: Iterable[_Item], error: CoreError) -> None:
+    def _fail(self, items: Iterable[Item], error: CoreError) -> None:
         for item in items:
             if item.future is not None and not item.future.done():
                 item.future.set_exception(item.error or error)
@@ -407,8 +408,8 @@ class Engine(EngineViews):
             try:
                 await self._load()
                 break
-            except StoreError as error:
-                log.error("the state cannot be read; trying again", error=str(error))
+            except Exception as error:
+                log.error("the state cannot be read; trying again", exc_info=error)
                 await asyncio.sleep(RETRY_SECONDS)
         self._hub.resync()
 
@@ -452,7 +453,7 @@ class Engine(EngineViews):
         self._helpers.add(task)
         task.add_done_callback(self._helpers.discard)
 
-    async def _fetch_plan(self, item: _Item, definition_id: int) -> None:
+    async def _fetch_plan(self, item: Item, definition_id: int) -> None:
         try:
             plan = await self._store.read_plan(definition_id)
         except StoreError as error:
@@ -464,7 +465,7 @@ class Engine(EngineViews):
         item.plan = plan
         self._put(item)
 
-    async def _fetch_prior(self, item: _Item, run_id: int) -> None:
+    async def _fetch_prior(self, item: Item, run_id: int) -> None:
         try:
             prior = await self._store.read_prior(run_id)
         except StoreError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from datetime import datetime, timezone
 
 from datatailr.v1 import agent_pb2, common_pb2
@@ -35,6 +36,9 @@ USER_PREFIX = "DATATAILR_JOB_ENV_"
 KEPT_BY_USER = frozenset({"DATATAILR_FRAMEWORK", "DATATAILR_LOCAL"})
 """Platform names that a user's variable may replace (B228)."""
 
+_EPOCH_LIMIT = 1 << 30
+"""Largest epoch that an agent is believed: revisions, which grow by it, must stay within 64 bits."""
+
 _MESSAGE_LIMIT = 4096
 _TEXT_LIMIT = 256 * 1024
 
@@ -48,7 +52,7 @@ def decode_hello(hello: agent_pb2.Hello) -> AgentHello:
         hello.boot_id,
         hello.journal_id,
         max(capacity.memory_bytes, 0),
-        max(capacity.cpu, 0.0),
+        max(capacity.cpu, 0.0) if math.isfinite(capacity.cpu) else 0.0,
         max(capacity.slots, 0),
         hello.software_version,
         hello.runtime,
@@ -60,7 +64,7 @@ def decode_hello(hello: agent_pb2.Hello) -> AgentHello:
             InventoryEntry(entry.attempt_id, entry.fence, _attempt_state(entry.state) or AttemptState.RUNNING)
             for entry in hello.inventory
         ),
-        max(hello.last_epoch, 0),
+        min(max(hello.last_epoch, 0), _EPOCH_LIMIT),
     )
 
 
