@@ -204,6 +204,9 @@ def mark_started(state: State, run: Run, task: Task, attempt: Attempt, observed:
         run.start_time = attempt.start_time
         if run.plan.definition.fail_after:
             arm_wall(state, run.start_time + run.plan.definition.fail_after, "fail_after", (run.run_id, 0))
+    elif attempt.start_time < run.start_time:
+        # Reports of several tasks may come in another order than the tasks started in.
+        run.start_time = attempt.start_time
     if run.state is RunState.QUEUED:
         move_run(state, run, RunState.RUNNING, "agent")
 

@@ -73,8 +73,8 @@ def save(state: State, command: SaveVersion, now: Instant) -> SaveReply:
     if definition.environment is not Environment.DEV and not definition.repository_verified:
         raise FailedPrecondition(
             "repository_not_verified",
-            f"{definition.name!r} cannot be saved to {definition.environment.text} directly: its repository is "
-            "not verified; deploy to dev and promote.",
+            f"{definition.name!r} cannot be saved to {definition.environment.text} directly: its repository "
+            "is not verified; deploy to dev and promote.",
             field="definition.environment",
             hint="Commit and push, deploy to dev, and promote that version.",
         )

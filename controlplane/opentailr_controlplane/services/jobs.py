@@ -12,15 +12,15 @@ from google.protobuf.message import DecodeError
 from datatailr.v1 import job_pb2, job_pb2_grpc
 
 from ..core import commands, people
-from ..core.errors import FailedPrecondition, InvalidArgument, NotFound
+from ..core.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from ..core.model import Job, Version
 from ..core.rows import ImageRow
-from ..core.values import Environment, ImageState, JobDefinition, Payload, PeopleState
+from ..core.values import Acl, Environment, ImageState, JobDefinition, Payload, PeopleState
 from ..objects import FileObjectStore
 from ..ports import Engine
-from ..security.access import Permission, check, check_run_as, default_acl
+from ..security.access import Permission, allowed, check, check_run_as, default_acl
 from ..security.authentication import current_user
-from ..security.users import UserDirectory
+from ..security.users import User, UserDirectory
 from ..store.reads import Reads
 from . import wire
 from .interceptor import Context
@@ -46,7 +46,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self._lookup = lookup
 
     async def SaveJob(self, request: job_pb2.SaveJobRequest, context: Context) -> job_pb2.SaveJobResponse:
-        """Saves a version (clauses B98 to B101, B240)."""
+        """Saves a version (clauses B57a, B98 to B101, B240)."""
         message = await self._definition(request)
         # Thousands of tasks take long to translate: not in the loop.
         definition = await asyncio.to_thread(wire.definition_in, message)
@@ -54,10 +54,13 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         existing = self._engine.find_job(definition.name, definition.environment)
         if existing is not None:
             check(user, existing.acl, Permission.WRITE, what=f"job {existing.name!r}")
+        acl = wire.acl_in(message.acl) if message.HasField("acl") else None
+        if definition.environment is not Environment.DEV:
+            self._check_direct(user, definition, acl or default_acl(user))
         definition = dataclasses.replace(
             definition, run_as=check_run_as(user, definition.run_as, self._users)
         )
-        if message.base_version:
+        if message.base_version and _incomplete(message):
             definition = await self._complete(definition, message, existing)
         await self._check_objects(definition)
         reply = await self._execute(
@@ -65,7 +68,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             commands.SaveVersion(
                 actor=user.name,
                 definition=definition,
-                acl=wire.acl_in(message.acl) if message.HasField("acl") else None,
+                acl=acl,
                 default_acl=default_acl(user),
                 idempotency_key=request.idempotency_key,
                 request_digest=await asyncio.to_thread(request_digest, request),
@@ -251,13 +254,35 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 hint="write the bytes of the serialized message",
             ) from None
 
+    def _check_direct(self, user: User, definition: JobDefinition, new: Acl) -> None:
+        """Refuses a save beyond dev without the right to promote (clause B57a).
+
+        The job there decides; while there is none, the jobs that it would be promoted from; else its own
+        list.
+        """
+        below = [place for place in Environment if place < definition.environment]
+        there = self._engine.find_job(definition.name, definition.environment)
+        asked = [there] if there else [self._engine.find_job(definition.name, place) for place in below]
+        for acl in [job.acl for job in asked if job is not None] or [new]:
+            if not allowed(user, acl, Permission.PROMOTE):
+                raise PermissionDenied(
+                    "permission_denied",
+                    f"user {user.name!r} lacks the permission promote on job {definition.name!r}, which "
+                    f"saving to {definition.environment.text} needs; deploy to dev and promote",
+                    field="promote",
+                    hint="ask somebody who may promote the job to do it",
+                )
+
     async def _complete(
         self, definition: JobDefinition, message: job_pb2.JobDefinition, job: Job | None
     ) -> JobDefinition:
-        """Takes what was left unset from the version that this one was loaded from (clause B113)."""
+        """Takes what was left unset from the version that this one was loaded from (clause B113).
+
+        That version may have been removed since: what it consists of is still there.
+        """
         if job is None:
             raise self._lookup.unknown(definition.name, definition.environment)
-        base = self._version(job, message.base_version)
+        base = job.versions.get(message.base_version) or self._version(job, message.base_version)
         if not message.HasField("bundle"):
             stored = (await self._reads.definitions([base.definition_id]))[base.definition_id]
             definition = dataclasses.replace(definition, bundle=stored.bundle)
@@ -315,6 +340,11 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             job_out(job, version, definitions[version.definition_id], images.get(version.image_key))
             for job, version in shown
         ]
+
+
+def _incomplete(message: job_pb2.JobDefinition) -> bool:
+    """True when the code or a task's arguments are to be those of an earlier version."""
+    return not message.HasField("bundle") or any(not task.HasField("arguments") for task in message.tasks)
 
 
 def job_out(job: Job, version: Version, definition: JobDefinition, image: ImageRow | None) -> job_pb2.Job:

@@ -136,4 +136,6 @@ def request_digest(message: Message, *, without: str = "idempotency_key") -> str
     copy = type(message)()
     copy.CopyFrom(message)
     copy.ClearField(without)
-    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()
+    # Requests of different kinds may have the same bytes.
+    kind = message.DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(kind + b"\0" + copy.SerializeToString(deterministic=True)).hexdigest()

@@ -182,6 +182,27 @@ async def test_a_loaded_version_is_saved_without_its_code(client: Client, agent:
     assert refusal.detail.reason == "version_not_found"
 
 
+@pytest.mark.clause("B98", "B113", "B125")
+async def test_what_was_saved_and_removed_can_be_saved_again(client: Client) -> None:
+    for _ in range(3):
+        await save(client)
+    remove = job_pb2.RemoveJobRequest(name="my-job", all_versions=False)
+    assert list((await client.call(client.jobs.RemoveJob, remove)).versions) == [3]
+    assert (await save(client, base_version=3)).version == 4
+    message = await definition(client, base_version=3)
+    message.ClearField("bundle")
+    request = job_pb2.SaveJobRequest(definition=message)
+    assert (await client.call(client.jobs.SaveJob, request)).version == 5
+    remove.all_versions = True
+    assert list((await client.call(client.jobs.RemoveJob, remove)).versions) == [1, 2, 4, 5]
+    assert (await save(client, base_version=5)).version == 6
+    assert (await get(client, "my-job")).definition.bundle.digest
+    moved = await save(
+        client, base_version=6, environment=common_pb2.ENVIRONMENT_PRE, repository_verified=True
+    )
+    assert moved.version == 1
+
+
 @pytest.mark.clause("B119", "B121", "B123", "B125")
 async def test_promote_remove_restore(client: Client) -> None:
     await save(client)

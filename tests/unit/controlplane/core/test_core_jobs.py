@@ -11,6 +11,7 @@ from opentailr_controlplane.core.commands import (
     EnsureImage,
     Promote,
     Remove,
+    Rerun,
     Restore,
     SaveVersion,
     StartVersion,
@@ -23,6 +24,7 @@ from opentailr_controlplane.core.errors import (
     InvalidArgument,
     NotFound,
 )
+from opentailr_controlplane.core.model import NeedsPrior, PriorRun
 from opentailr_controlplane.core.people import version_state
 from opentailr_controlplane.core.values import (
     Acl,
@@ -320,3 +322,28 @@ def test_other_types_are_saved_and_not_started(world: World, job_type: JobType) 
     with pytest.raises(FailedPrecondition) as caught:
         world.do(StartVersion("alice", "flow"))
     assert caught.value.reason == "job_type_not_supported"
+
+
+@pytest.mark.clause("B57a")
+def test_a_save_beyond_dev_needs_a_verified_repository() -> None:
+    world = World()
+    for environment in (Environment.PRE, Environment.PROD):
+        with pytest.raises(FailedPrecondition, match="deploy to dev and promote"):
+            world.save(task(0), environment=environment, verified=False)
+    assert not world.state.jobs
+    assert world.save(task(0), environment=Environment.PROD) == 1
+    assert world.save(task(0), verified=False) == 1
+
+
+@pytest.mark.clause("B127", "B132")
+def test_a_rerun_waits_for_the_end_that_is_being_committed() -> None:
+    """The run is no longer active here, but what was read of it is older than its end."""
+    world = World()
+    world.save(task(0))
+    stale = PriorRun(1, "job_test_1", "flow", Environment.DEV, RunState.RUNNING, -1, {})
+    world.state.priors[1] = stale
+    with pytest.raises(NeedsPrior):
+        world.do(Rerun("alice", 1))
+    world.state.priors[1] = replace(stale, state=RunState.FAILED)
+    with pytest.raises(FailedPrecondition, match="'task 0' differs"):
+        world.do(Rerun("alice", 1))

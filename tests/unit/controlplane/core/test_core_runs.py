@@ -65,6 +65,24 @@ def test_independent_tasks_run_at_the_same_time(world: World) -> None:
 
 
 @pytest.mark.clause("B124")
+def test_a_run_starts_with_its_first_task_whatever_is_reported_first(world: World) -> None:
+    run = world.ready(task(0), task(1), fail_after=10 * SECOND)
+    first, second = world.attempt(run, 0), world.attempt(run, 1)
+    world.pass_time(2)
+    early = world.now
+    world.pass_time(1)
+    world.report(second, AttemptState.RUNNING, started=True)
+    assert run.start_time == world.now.wall
+    late, world.now = world.now, early
+    world.report(first, AttemptState.RUNNING, started=True)
+    world.now = late
+    assert run.start_time == early.wall == first.start_time < second.start_time
+    assert run.start_time >= run.start_provisioning_time >= run.submit_time
+    world.pass_time(11)
+    assert run.state is RunState.TIMING_OUT
+
+
+@pytest.mark.clause("B124")
 def test_stop_ends_all_runs_and_sticks(world: World) -> None:
     run = world.ready(task(0), task(1, 0))
     other = world.start()
