@@ -454,3 +454,62 @@ def test_a_module_that_ends_the_process_when_imported(project: Project, ending: 
     )
     assert run.states == {"work": "failed"}
     assert run.message("work")
+
+
+def test_a_task_larger_than_any_node_waits_and_says_so(project: Project) -> None:
+    project.write(
+        "shop/flow.py",
+        """
+        from datatailr import task, workflow
+
+
+        @task(memory="900g")
+        def huge():
+            return 1
+
+
+        @workflow(name="@NAME@")
+        def flow():
+            huge()
+        """,
+    )
+    ran = project.script("from shop.flow import flow\n\nflow()\n")
+    assert "huge" in ran.err and "900" in ran.err, ran.err
+    job = project.flow.job
+    run_id = project.flow.run_ids()[0]
+    assert job.run_details(run_id)["tasks"][0]["state"] == "pending"
+    assert "900" in project.platform.dt("job", "runs", job.to_dict()["name"]).out
+    assert job.stop()[0] is True
+    assert project.flow.wait(run_id, state="stopped").states == {"huge": "did_not_run"}
+
+
+@pytest.mark.clause("B169", "B100")
+def test_an_interpreter_that_the_host_lacks_is_replaced_and_named(project: Project) -> None:
+    run = project.run(
+        """
+        import sys
+
+        from datatailr import task, workflow
+
+
+        @task()
+        def version():
+            return sys.version_info[:2]
+
+
+        @workflow(name="@NAME@", python_version="3.14")
+        def flow():
+            version()
+        """
+    )
+    found = run.result("version")
+    internal = run.job.to_dict()["name"]
+    log = "".join(
+        project.platform.dt("job", "get", internal, "--build-logs", stream).out
+        for stream in ("stdout", "stderr")
+    )
+    if found != (3, 14):
+        assert "3.14" in log and ".".join(map(str, found)) in log
+        assert run.job.to_dict()["image"]["python_version"] == "3.14"
+    else:
+        assert "3.14" in log
