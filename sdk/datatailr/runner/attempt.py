@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from . import spools, wire
 from .child import END_MARKER, REPORT_FILE, RESULT_FILE
+from .memory import Gauge
 
 if TYPE_CHECKING:
     from .pool import Prepared
@@ -36,7 +37,7 @@ class Attempt:
     """Wall clock, for people; 0 until the process has said that it runs."""
     seen_at: float = 0.0
     """Monotonic clock at the start, for the sampler."""
-    baseline: int = 0
+    gauge: Gauge = field(default_factory=lambda: Gauge(0))
     importing: bool = False
     report: wire.Message | None = None
     """The process's own last message."""

@@ -19,12 +19,13 @@ import sys
 import time
 from dataclasses import dataclass
 
-from . import memory, procs, wire
+from . import procs, wire
 from .attempt import Attempt
 from .interpreters import spawn
-from .loop import Loop, Timer
+from .loop import Loop
 from .outlog import OutcomeLog
 from .pool import Pool
+from .sampler import Sampler
 from .server import Client, Server, listen
 from .state import RUNNER_VARIABLE
 from .strays import Strays
@@ -34,10 +35,6 @@ LOG = "outcomes.log"
 ACCEPTED_FILE = "accepted"
 """Name in an attempt's folder that tells every later keeper that it was started once."""
 
-SAMPLE_SHARE = 20
-"""The sampler rests this many times as long as it worked."""
-YOUNG = 0.04
-"""Seconds before an attempt is sampled for the first time."""
 CLEANUP_PAUSE = 0.005
 LAST_WAIT = 5
 """Seconds that a leaving keeper waits for killed processes to go."""
@@ -98,7 +95,6 @@ class Keeper:
         self._last_use = time.monotonic()
         self._leaving = False
         self._done = False
-        self._sampler: Timer | None = None
         self._file_limit = 0
         self._wake_read, self._wake_write = os.pipe()
         self._pool = Pool(
@@ -110,9 +106,17 @@ class Keeper:
             open_channel=self._open_channel,
             main_exited=self._main_exited,
             adopt_orphan=self._adopt_orphan,
-            import_began=self._schedule_sample,
+            import_began=lambda: self._sampler.schedule(),
         )
         self._strays = Strays(self._pool.pids, self._by_pid, self._attempts)
+        self._sampler = Sampler(
+            self._loop,
+            attempts=self._attempts,
+            strays=self._strays,
+            pool=self._pool,
+            kill=self._kill,
+            seconds=config.sample_seconds,
+        )
 
     def run(self) -> None:
         """Serves until it is told to end or has nothing to do; leaves the process."""
@@ -309,7 +313,7 @@ class Keeper:
             attempt.pid = int(message["pid"])
             attempt.started_at = float(message["at"])
             attempt.seen_at = time.monotonic()
-            attempt.baseline = int(message["baseline"])
+            attempt.gauge.baseline = int(message["baseline"])
             attempt.importing = bool(message["importing"])
             self._by_pid[attempt.pid] = attempt
             self._server.tell_all(
@@ -317,7 +321,7 @@ class Keeper:
             )
             if attempt.stopping:
                 procs.send_group(attempt.pid, signal.SIGTERM)
-            self._schedule_sample()
+            self._sampler.schedule()
         elif operation == "imported":
             attempt.importing = False
         elif operation == "outcome" and attempt.report is None:
@@ -459,35 +463,3 @@ class Keeper:
                 if attempt.sent and not attempt.pid:
                     self._read_channel(attempt)
         return self._by_pid.get(pid)
-
-    def _schedule_sample(self) -> None:
-        if self._sampler is None:
-            self._sampler = self._loop.later(self._config.sample_seconds, self._sample)
-
-    def _sample(self) -> None:
-        """Looks at the memory of every attempt and ends those beyond their limit.
-
-        An import that grows beyond the limit of all who wait for it is given up: each of
-        them then imports for itself, where its own limit counts.
-        """
-        begun = time.monotonic()
-        self._sampler = None
-        running = [a for a in self._attempts.values() if a.started_at and not a.exited]
-        orphans = self._strays.by_attempt() if running else {}
-        for attempt in running:
-            if begun - attempt.seen_at < YOUNG:
-                continue
-            below = procs.descendants([attempt.pid, *orphans.get(attempt.id, ())])[1:]
-            used = memory.measure(attempt.pid, below, baseline=attempt.baseline, limit=attempt.limit)
-            attempt.peak = max(attempt.peak, used)
-            if attempt.limit and used > attempt.limit and attempt.report is None:
-                attempt.out_of_memory = True
-                self._kill(attempt)
-        importing = self._pool.importing()
-        for prepared in importing:
-            limits = [attempt.limit for attempt in prepared.waiting]
-            if limits and all(limits) and procs.anonymous_bytes(prepared.pid) > max(limits):
-                procs.send(prepared.pid, signal.SIGKILL)
-        if running or importing:
-            pause = max(self._config.sample_seconds, SAMPLE_SHARE * (time.monotonic() - begun))
-            self._sampler = self._loop.later(pause, self._sample)
