@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from datatailr.cli.session import (
     RunIdOption,
     UtcOption,
     VersionOption,
+    environment_name,
     find_run,
     new_group,
     open_connection,
@@ -85,7 +87,13 @@ def list_runs(
     name: Annotated[str | None, typer.Argument(help="Only runs of this job.")] = None,
     *,
     environment: Annotated[
-        str | None, typer.Option("-e", "--environment", help="dev, pre or prod; all by default.")
+        str | None,
+        typer.Option(
+            *("-e", "--environment"),
+            parser=environment_name,
+            metavar="NAME",
+            help="dev, pre or prod; all by default.",
+        ),
     ] = None,
     json: JsonOption = False,
     pretty: PrettyOption = False,
@@ -191,8 +199,14 @@ def start_jobs(
     environment: EnvironmentOption = "dev",
     version: VersionOption = None,
     run_date: Annotated[
-        str, typer.Option("-r", "--run-date", metavar="YYYY-MM-DD", help="Run date; today in UTC by default.")
-    ] = "",
+        datetime | None,
+        typer.Option(
+            *("-r", "--run-date"),
+            formats=["%Y-%m-%d"],
+            metavar="YYYY-MM-DD",
+            help="Run date; today in UTC by default.",
+        ),
+    ] = None,
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Follow the run until it has ended.")] = False,
     json: JsonOption = False,
     pretty: PrettyOption = False,
@@ -219,7 +233,7 @@ def start_jobs(
             name=name,
             environment=environment_number(environment),
             version=version or 0,
-            run_date=run_date,
+            run_date="" if run_date is None else run_date.date().isoformat(),
         )
         response = connection.call(lambda s: s.jobs.StartJob, request)
         entry = {"Id": response.job_id, "RunId": response.run_id or None}
@@ -318,19 +332,23 @@ def list_versions(
 
     versions = queries.versions(connection, name, environment=environment)
 
+    if not versions:
+        queries.job(connection, name, environment)  # says what is missing
+
     if json or pretty:
         print_json(versions, pretty=pretty)
-    elif versions:
-        print("\n".join(map(str, versions)))
     else:
-        tell(f"No version of {name!r} in {environment}; `dt job ls` shows what there is.")
+        print("\n".join(map(str, versions)))
 
 
 @app.command("promote")
 def promote(
     name: NameArgument,
     version: Annotated[int, typer.Argument(min=1, help="Version to promote.")],
-    environment: Annotated[str, typer.Argument(help="Where it is now: dev or pre.")],
+    environment: Annotated[
+        str,
+        typer.Argument(parser=environment_name, metavar="ENVIRONMENT", help="Where it is now: dev or pre."),
+    ],
 ) -> None:
     """Copy a version to the next environment: from dev to pre, or from pre to prod.
 

@@ -55,7 +55,7 @@ def read(
     if child is None:
         target = logs.run_log(run.run_id)
     else:
-        task = find_task(queries.run_tasks(connection, run.run_id), child, run_id=run.run_id)
+        task = find_task(queries.run_tasks(connection, run.run_id), child, run=run)
         target = logs.task_log(run.run_id, task.task_id)
 
     try:

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datatailr.errors import NotConfiguredError
+from datatailr.utils import Environment
 
 if TYPE_CHECKING:
     from datatailr.client.connection import Connection
     from datatailr.v1 import run_pb2
 
+
+def environment_name(text: str) -> str:
+    """`dev`, `pre` or `prod`, which may be written in any letter case (clause B6)."""
+    try:
+        return str(Environment.parse(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 JsonOption = Annotated[bool, typer.Option("-j", "--json", help="Print JSON, times in microseconds.")]
 PrettyOption = Annotated[bool, typer.Option("-p", "--pretty", help="Print JSON, indented.")]
 UtcOption = Annotated[bool, typer.Option("-u", "--utc", help="Show times in UTC instead of local time.")]
 EnvironmentOption = Annotated[
-    str, typer.Option("-e", "--environment", help="dev, pre or prod.", show_default=True)
+    str,
+    typer.Option(*("-e", "--environment"), parser=environment_name, metavar="NAME", help="dev, pre or prod."),
 ]
 VersionOption = Annotated[
     int | None, typer.Option("-v", "--version", min=1, help="Version number; the latest by default.")
@@ -93,8 +104,8 @@ def find_run(connection: Connection, name: str, environment: str, run_id: int | 
     return latest
 
 
-def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run_id: int) -> run_pb2.RunTask:
-    """The task of a number or name.
+def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run: run_pb2.Run) -> run_pb2.RunTask:
+    """The task of a run with a number or name.
 
     Raises:
         NotFoundError: there is none; suggests a name that is near.
@@ -113,5 +124,9 @@ def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run_id: int) -> 
         return by_name[wanted]
 
     near = difflib.get_close_matches(wanted, by_name, n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else f"`dt job watch` shows the tasks of run {run_id}"
-    raise NotFoundError(f"run {run_id} has no task {wanted!r}\nhint: {remedy}")
+    remedy = (
+        f"did you mean {near[0]!r}?"
+        if near
+        else f"`dt job watch {run.job_name} -i {run.run_id}` shows its tasks"
+    )
+    raise NotFoundError(f"run {run.run_id} has no task {wanted!r}\nhint: {remedy}")

@@ -23,7 +23,8 @@ def success(text: str) -> tuple[bool, str]:
 
 def failure(text: str) -> tuple[bool, str]:
     """Log the message at ERROR to stderr; the pair that the operation returns (clause B95)."""
-    DatatailrLogger("datatailr").get_logger().error(text)
+    # the number of a line in the message is that of the user's own code
+    DatatailrLogger("datatailr").get_logger().error(text, stacklevel=stack_level())
     return False, text
 
 

@@ -234,6 +234,23 @@ def test_job_start(dt: Dt, saved: FakeState) -> None:
     assert dt("job", "start", "a", "b", "-w").code == Exit.USAGE
 
 
+@pytest.mark.clause("B6", "B269")
+@pytest.mark.parametrize("command", [["job", "get"], ["job", "runs"], ["job", "versions"], ["log", "read"]])
+def test_environments_are_read_in_any_case(dt: Dt, saved: FakeState, command: list[str]) -> None:
+    done = dt(*command, "my-flow", "-e", "DEV")
+    assert done.code == 0, done.err
+    refused = dt(*command, "my-flow", "-e", "weird")
+    assert refused.code == Exit.USAGE and "'weird'; it must be dev, pre or prod" in refused.err
+
+
+@pytest.mark.clause("B41", "B269")
+def test_a_run_date_is_checked_before_anything_is_sent(dt: Dt, saved: FakeState) -> None:
+    assert dt("job", "start", "my-flow", "-r", "2026-02-30").code == Exit.USAGE
+    assert saved.start_requests == []
+    assert dt("job", "start", "my-flow", "-r", "2026-02-28").code == 0
+    assert [request.run_date for request in saved.start_requests] == ["2026-02-28"]
+
+
 def test_stop_rerun_promote_remove_restore(dt: Dt, saved: FakeState) -> None:
     assert dt("job", "stop", "my-flow").out == "my-flow in dev: stopping run 4\n"
     assert dt("job", "stop", "-b", "4").out == "run 4: stopping\n"
@@ -274,8 +291,10 @@ def test_an_empty_log_says_so(dt: Dt, saved: FakeState) -> None:
         (["log", "read", "my-flow", "-i", "17"], "no run 17"),
         (["log", "read", "other", "-i", "4"], "run 4 is one of 'my-flow', not of 'other'"),
         (["log", "read", "my-flow", "-c", "trian"], "did you mean 'train'?"),
-        (["log", "read", "my-flow", "-c", "9"], "run 4 has no task '9'"),
+        (["log", "read", "my-flow", "-c", "9"], "`dt job watch my-flow -i 4` shows its tasks"),
         (["job", "get", "nothing"], "hint: `dt job ls` lists what there is"),
+        (["job", "versions", "nothing"], "no job 'nothing'"),
+        (["job", "versions", "nothing", "-j"], "no job 'nothing'"),
         (["job", "watch", "nothing"], "no job 'nothing'"),
     ],
 )

@@ -78,6 +78,7 @@ class FakeState:
         self.promotions = 0
         self.log = b""
         self.log_requests: list[log_pb2.ReadLogRequest] = []
+        self.start_requests: list[job_pb2.StartJobRequest] = []
         self.runs: dict[int, run_pb2.Run] = {}
         self.tasks: dict[int, list[run_pb2.RunTask]] = {}
         self.results: dict[tuple[int, int], common_pb2.Payload] = {}
@@ -283,6 +284,8 @@ class _Jobs(job_pb2_grpc.JobServiceServicer):
         return answer
 
     def StartJob(self, request: Any, context: Any) -> Any:
+        self._state.start_requests.append(request)
+
         if request.idempotency_key not in self._by_key:
             self._state.starts += 1
             self._by_key[request.idempotency_key] = job_pb2.StartJobResponse(
@@ -309,7 +312,9 @@ class _Jobs(job_pb2_grpc.JobServiceServicer):
         return job_pb2.ListJobsResponse(jobs=page, next_page_token=token)
 
     def ListVersions(self, request: Any, context: Any) -> Any:
-        return job_pb2.ListVersionsResponse(versions=range(1, len(self._state.saved) + 1))
+        numbered = enumerate(self._state.saved, 1)
+        found = [number for number, definition in numbered if definition.name == request.name]
+        return job_pb2.ListVersionsResponse(versions=found)
 
     def ListVersionTasks(self, request: Any, context: Any) -> Any:
         tasks = self._state.saved[request.version - 1].tasks

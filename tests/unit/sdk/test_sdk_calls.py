@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from typing import Any
@@ -97,6 +98,13 @@ def test_a_refused_call_is_logged_and_returns_none(flows: Any, platform: FakePla
     assert output.out == ""
     assert "ERROR" in output.err
     assert "nobody answers" in output.err
+    with platform.failing(UnavailableError("nobody answers")):
+        frame = inspect.currentframe()
+        assert frame is not None
+        line = frame.f_lineno + 1
+        Workflow("x").stop()
+    # the line of the user's own code, not one of this package
+    assert f"[Line {line}]: stop of 'x' failed" in capsys.readouterr().err
 
 
 @pytest.mark.clause("B53")
