@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -23,6 +24,43 @@ def test_importing_loads_no_network_library() -> None:
     loaded = {name.split(".")[0] for name in output.split()}
     assert loaded & HEAVY == set()
     assert "datatailr.client" not in output
+
+
+@pytest.mark.parametrize("program", ["dt", "platform"])
+def test_the_programs_start_without_the_definitions(program: str) -> None:
+    code = f"import datatailr.cli.{program}, sys; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not [name for name in loaded if name.startswith(("datatailr.scheduler", "datatailr.client"))]
+    assert not {name.split(".")[0] for name in loaded} & (HEAVY - {"typer", "zoneinfo", "asyncio"})
+
+
+def test_the_top_level_offers_names_and_submodules_when_they_are_asked_for() -> None:
+    code = (
+        "import sys, datatailr\n"
+        "assert 'datatailr.scheduler' not in sys.modules\n"
+        "assert {'Workflow', 'scheduler', 'task'} <= set(dir(datatailr))\n"
+        "assert datatailr.scheduler.Workflow is datatailr.Workflow\n"
+        "assert datatailr.errors.TaskError.__name__ == 'TaskError'\n"
+        "assert not hasattr(datatailr, 'Tsak')\n"
+        "from datatailr import *\n"
+        "assert task is datatailr.scheduler.task and App is datatailr.App\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_checker_sees_is_what_is_found() -> None:
+    tree = ast.parse(Path(datatailr.__file__).read_text())
+    imports = [
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module != "typing"
+    ]
+    seen = {
+        alias.name: node.module for node in imports for alias in node.names if node.module != "__future__"
+    }
+    assert set(seen) == {name for name in datatailr.__all__ if not name.startswith("__")}
+    for name, module in seen.items():
+        assert getattr(importlib.import_module(module or ""), name) is getattr(datatailr, name)
 
 
 @pytest.mark.parametrize(
