@@ -99,7 +99,7 @@ def task_answer(run: run_pb2.Run, task: run_pb2.RunTask) -> dict[str, Any]:
     """
     return run_answer(run) | {
         "name": task.name,
-        "job_name": task.name,
+        "job_name": f"{run.job_name}-{task.task_id}",
         "state": state_word(task.state),
         "error_message": task.cause.message,
         "cost": task.cost,

@@ -281,7 +281,7 @@ def test_task_runs_share_the_run_and_tell_their_own(platform: GrpcPlatform, stat
     state.tasks = {4: [task]}
     [answer] = platform.list_run_tasks(4)
     assert (answer["id"], answer["run_id"], answer["job_id"]) == (4, 4, "job_1")
-    assert (answer["name"], answer["job_name"], answer["child_number"]) == ("sum", "sum", 1)
+    assert (answer["name"], answer["job_name"], answer["child_number"]) == ("sum", "my-flow-1", 1)
     assert (answer["state"], answer["error_message"]) == ("failed", "ValueError: no")
     assert answer["dependencies"] == [0] and answer["submit_time"] is None
 
