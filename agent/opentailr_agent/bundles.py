@@ -208,6 +208,15 @@ def _size_of(folder: Path) -> int:
 
 def remove_tree(folder: Path) -> None:
     """Deletes a folder with read-only parts; harmless if it is not there."""
+    refused: list[str] = []
+    shutil.rmtree(folder, onerror=lambda _, path, __: refused.append(path))
+
+    if refused:
+        _remove_locked(folder)
+
+
+def _remove_locked(folder: Path) -> None:
+    """The long way, for a tree in which something could not be deleted: opens every folder first."""
 
     def unlock(_: object, path: str, __: object) -> None:
         try:

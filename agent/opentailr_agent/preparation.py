@@ -95,8 +95,8 @@ class Preparation:
 
         folder = self.folder(attempt_id)
 
-        for name in ("work", "tmp", "inputs") if spec.inputs else ("work", "tmp"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "work", folder / "tmp"):
+            place.mkdir(exist_ok=True)
 
         environment = await self._environment(attempt_id, spec)
         code = environment.code or await self._bundles.get(
@@ -110,7 +110,8 @@ class Preparation:
         inputs = {}
 
         for entry in spec.inputs:
-            inputs[entry.task_id] = folder / "inputs" / f"{entry.task_id}.pkl"
+            # Beside the rest: each file or folder less counts, for short tasks most of all.
+            inputs[entry.task_id] = folder / f"input-{entry.task_id}.pkl"
             await self._payload(attempt_id, entry.result, inputs[entry.task_id])
 
         return AttemptOrder(

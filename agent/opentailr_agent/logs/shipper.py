@@ -38,6 +38,8 @@ _FEW: Final = 2
 _TICK: Final = 0.02
 """Seconds: beyond, short logs leave together at its multiples, so that a burst of tasks costs both
 sides one wake-up for many messages and control frames are not kept waiting by single ones."""
+_MANY: Final = 16
+"""Open logs beyond which the ticks are five times as long: most of these tasks end within one."""
 _SWEEP: Final = 1.0
 """Seconds between looks at all logs, for growth that nobody told."""
 _UNREADABLE: Final = 2.0
@@ -266,7 +268,11 @@ class LogShipper:
 
     def _together(self, earliest: float) -> float:
         """When a short log that is due at `earliest` is sent: alone at once, among many with them."""
-        return earliest if len(self._logs) <= _FEW else math.ceil(earliest / _TICK) * _TICK
+        if len(self._logs) <= _FEW:
+            return earliest
+
+        tick = _TICK if len(self._logs) <= _MANY else 5 * _TICK
+        return math.ceil(earliest / tick) * tick
 
     def _postpone(self, log_id: str, until: float) -> None:
         """Looks at the log again at `until`; one timer serves both streams and every repetition."""
