@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from datetime import datetime, timezone
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from datatailr import Resources, Schedule, Workflow, task, workflow
 from datatailr.errors import ArgumentPickleError, ResultPickleError, TaskError
+from datatailr.scheduler._arguments import platform_values
 
 SEEN: list[Any] = []
 
@@ -266,6 +269,32 @@ def test_platform_parameters_of_a_local_run() -> None:
     assert before <= datetime.fromisoformat(scheduled) <= datetime.fromisoformat(started) <= after
     assert datetime.fromisoformat(started).utcoffset() == timezone.utc.utcoffset(None)
     assert (batch, job, rest) == ("my-flow", "my-flow-0", (7,))
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose date is often not that of UTC."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.clause("B41")
+@pytest.mark.usefixtures("in_tokyo")
+def test_the_run_date_is_that_of_the_submission_in_utc() -> None:
+    submitted = datetime(2026, 1, 2, 6, 30, tzinfo=timezone(timedelta(hours=9)))
+    values = platform_values(
+        batch_name="flow", job_name="flow-0", submitted=submitted, started=submitted + timedelta(days=3)
+    )
+    assert values == {
+        "rundate": "2026-01-01",
+        "scheduled_time": "2026-01-01T21:30:00+00:00",
+        "started_at": "2026-01-04T21:30:00+00:00",
+        "batch_name": "flow",
+        "job_name": "flow-0",
+    }
 
 
 @pytest.mark.clause("B42")

@@ -79,6 +79,9 @@ def test_upstream_or_remote_head_is_enough(synced: Service, git: Git) -> None:
     git("commit", "-qm", "second", "--allow-empty")
     git("push", "-q", "-u", "origin", "feature")
     assert synced.verify_repo_is_ready()[0] == "feature"  # equals its upstream
+    git("reset", "-q", "--hard", "main")
+    # behind its upstream, but equal to origin HEAD: either is enough
+    assert synced.verify_repo_is_ready() == ("feature", git("rev-parse", "main"))
     git("checkout", "-q", "--detach", "main")
     assert synced.verify_repo_is_ready()[0] == "HEAD"
 
