@@ -20,6 +20,7 @@ from typing import cast
 
 import structlog
 
+from .attendance import Attendance
 from .core import fleet
 from .core.batch import WriteBatch, collect
 from .core.commands import (
@@ -111,6 +112,7 @@ class Engine(EngineViews):
         self._closing = False
         self._alone = 0  # items that are stepped one by one, to find out which one breaks a round
         self.stats = EngineStats()
+        self._attendance = Attendance(self._clock, self.stats)
 
     # ------------------------------------------------------------------ life
 
@@ -126,7 +128,7 @@ class Engine(EngineViews):
             self._state.dirty.counters = True
             await self._store.commit(cast(WriteBatch, collect(self._state)))
         self._task = asyncio.create_task(self._run(), name="engine")
-        self._monitor = asyncio.create_task(self._watch_loop(), name="engine-monitor")
+        self._monitor = asyncio.create_task(self._attendance.watch(), name="engine-monitor")
         self._arm_timer()
         self._wake.set()
 
@@ -238,6 +240,7 @@ class Engine(EngineViews):
                 self._wake.set()
             self._room.set()
             await self._round(items)
+            self._attendance.end()
             self._arm_timer()
 
     def _gathering(self) -> bool:
@@ -253,7 +256,7 @@ class Engine(EngineViews):
         done: list[Item] = []
         position = -1
         try:
-            step(self._state, Tick(), now)
+            step(self._state, Tick(late=self._attendance.begin(now)), now)
             for item in items:
                 position += 1
                 if self._step(item, now):
@@ -489,12 +492,3 @@ class Engine(EngineViews):
         if delays:
             delay = max(min(delays), 0) / SECOND
             self._timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
-
-    async def _watch_loop(self) -> None:
-        """Measures how late the loop is, once a second."""
-        while True:
-            begun = self._clock.now().mono
-            await asyncio.sleep(1)
-            delay = max((self._clock.now().mono - begun) / SECOND - 1, 0.0)
-            self.stats.loop_delay_seconds = delay
-            self.stats.loop_delay_seconds_max = max(self.stats.loop_delay_seconds_max, delay)

@@ -362,3 +362,6 @@ class SessionClosed(AgentEvent):
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time went on; whatever is due happens."""
+
+    late: bool = False
+    """The control plane itself was away: what agents sent meanwhile has not been read yet."""

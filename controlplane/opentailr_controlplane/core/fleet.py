@@ -324,9 +324,14 @@ def settle_drain(state: State, agent: Agent) -> None:
         move_agent(state, agent, AgentState.DRAINED, "core")
 
 
+def pardon(state: State, now: Instant) -> None:
+    """No lease ends before the agents could be heard again: the silence was on this side."""
+    state.lease_floor = now.mono + state.settings.recovery_grace
+
+
 def recover(state: State, now: Instant) -> None:
     """After a start: agents that hold attempts are suspect, and no lease ends before the recovery grace."""
-    state.lease_floor = now.mono + state.settings.recovery_grace
+    pardon(state, now)
     for agent in state.agents.values():
         if agent.attempts or agent.builds:
             agent.state = AgentState.SUSPECT

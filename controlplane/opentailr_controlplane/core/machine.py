@@ -63,7 +63,7 @@ def step(state: State, event: Command | AgentEvent | Tick, now: Instant) -> Repl
         case AgentApplied():
             fleet.applied(state, event, now)
         case Tick():
-            _tick(state, now)
+            _tick(state, event, now)
         case AgentHello():
             return fleet.hello(state, event, now)
         case SessionClosed():
@@ -113,7 +113,9 @@ def _remembered(state: State, event: SaveVersion | StartVersion | Rerun, now: In
     return reply
 
 
-def _tick(state: State, now: Instant) -> None:
+def _tick(state: State, event: Tick, now: Instant) -> None:
+    if event.late:
+        fleet.pardon(state, now)
     while state.mono_timers and state.mono_timers[0][0] <= now.mono:
         _, _, agent_id = heapq.heappop(state.mono_timers)
         if agent_id in state.agents:

@@ -9,15 +9,17 @@ import pytest
 from cp_world import World, task
 
 import opentailr_controlplane.core as core
-from opentailr_controlplane.core.commands import AgentBye, AgentCredit, AgentHeartbeat, InventoryEntry
+from opentailr_controlplane.core.commands import AgentBye, AgentCredit, AgentHeartbeat, InventoryEntry, Tick
 from opentailr_controlplane.core.effects import Acknowledge, Dismiss, VerdictKind, Welcome
 from opentailr_controlplane.core.errors import IllegalTransition
 from opentailr_controlplane.core.transitions import MACHINES, check
 from opentailr_controlplane.core.values import (
+    SECOND,
     AgentState,
     AttemptState,
     CauseKind,
     ImageState,
+    Instant,
     TaskState,
 )
 
@@ -154,6 +156,21 @@ def test_nothing_is_lost_before_lease_and_grace(world: World) -> None:
     world.pass_time(0.021)
     assert attempt.state is AttemptState.LOST and world.state.agents["agt_1"].state is AgentState.DOWN
     assert run.tasks[0].state is TaskState.READY
+
+
+def test_a_pause_of_the_control_plane_itself_loses_nothing(world: World) -> None:
+    run = world.ready(task(0))
+    attempt = world.attempt(run)
+    world.report(attempt, AttemptState.RUNNING)
+    delta = 60 * SECOND
+    world.now = Instant(world.now.wall + delta, world.now.mono + delta)
+    world.do(Tick(late=True))
+    assert world.state.agents["agt_1"].state is AgentState.READY
+    world.cut()
+    world.pass_time(29.9)
+    assert attempt.state is AttemptState.RUNNING
+    world.pass_time(0.2)
+    assert attempt.state is AttemptState.LOST, "the pardon is for once"
 
 
 def test_a_closed_stream_is_suspect_at_once_and_may_come_back(world: World) -> None:
