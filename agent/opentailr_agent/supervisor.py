@@ -319,7 +319,12 @@ class Supervisor:
 
             self._old_builds.clear()
 
-        if self.state.outbox.waiting and self._flush is None:
+        if not self.state.outbox.waiting:
+            # Else the wait of one short task would end in the middle of the next one.
+            if self._flush is not None:
+                self._flush.cancel()
+                self._flush = None
+        elif self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH, self._flush_due)
 
         if not self.state.live_attempts and not self.state.outbox.entries and not self._events:
