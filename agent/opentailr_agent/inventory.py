@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -59,6 +60,7 @@ def pressure(free: int, least: int) -> str:
     return f"disk: {free >> 20} MiB free, at least {least >> 20} MiB are needed"
 
 
+@cache
 def group_name() -> str:
     """Name of this process's group, or its number where the system has no name for it (B227)."""
     number = os.getgid()

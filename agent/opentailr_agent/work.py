@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
@@ -49,6 +49,9 @@ class Work:
         self._feed = feed
         self._shipper = shipper
         self._orders: dict[str, AttemptOrder] = {}
+        self._doomed: set[Path] = set()
+        """Folders to be deleted."""
+        self._deleting = asyncio.Lock()
         self._log = structlog.get_logger("work")
 
     async def prepare(self, attempt_id: str, spec: object) -> None:
@@ -97,14 +100,23 @@ class Work:
         """Removes what is left of an attempt: Removed."""
         self._orders.pop(attempt_id, None)
         await self._runtime.remove(attempt_id)
-        await asyncio.to_thread(remove_tree, self._preparation.folder(attempt_id))
+        await self._delete(self._preparation.folder(attempt_id))
         self._preparation.release(attempt_id)
         self._feed(ev.Removed(attempt_id))
 
     async def remove_stray(self, attempt_id: str, folder: Path) -> None:
         """Removes what is left of an attempt that the journal does not know."""
         await self._runtime.remove(attempt_id)
-        await asyncio.to_thread(remove_tree, folder)
+        await self._delete(folder)
+
+    async def _delete(self, folder: Path) -> None:
+        """Deletes a folder in a thread; those that come meanwhile go together in the next one."""
+        self._doomed.add(folder)
+
+        async with self._deleting:
+            if folder in self._doomed:
+                doomed, self._doomed = self._doomed, set()
+                await asyncio.to_thread(_remove_trees, doomed)
 
     async def build(self, effect: do.Build) -> None:
         """Builds an environment and has its log shipped: BuildEnded."""
@@ -129,3 +141,8 @@ class Work:
         finally:
             self._preparation.release(effect.build_id)
             self._shipper().finish(effect.build_id)
+
+
+def _remove_trees(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        remove_tree(folder)

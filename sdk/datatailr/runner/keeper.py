@@ -32,8 +32,9 @@ from .strays import Strays
 
 IDENTITY = "keeper.json"
 LOG = "outcomes.log"
-ACCEPTED_FILE = "accepted"
-"""Name in an attempt's folder that tells every later keeper that it was started once."""
+ACCEPTED_FILE = "stdout"
+"""Name in an attempt's folder that tells every later keeper that it was started once: a file that
+every attempt has anyway, as one more would cost as much as the rest of the bookkeeping."""
 
 CLEANUP_PAUSE = 0.005
 LAST_WAIT = 5
@@ -47,7 +48,7 @@ class Config:
     folder: str
     image_key: str
     idle_seconds: float = 300.0
-    """A keeper without attempts, unacknowledged outcomes and orders ends after this time."""
+    """A keeper without attempts and orders ends after this time."""
     sample_seconds: float = 0.05
     """Shortest pause between two looks at the memory of the attempts."""
     max_bases: int = 3
@@ -405,7 +406,7 @@ class Keeper:
 
     def _check_idle(self) -> None:
         rest = self._last_use + self._config.idle_seconds - time.monotonic()
-        if self._attempts or self._ended:
+        if self._attempts:
             rest = max(rest, self._config.idle_seconds)
         if rest > 0:
             self._loop.later(rest, self._check_idle)
@@ -414,7 +415,8 @@ class Keeper:
         if self._server.receive():
             self._loop.later(self._config.idle_seconds, self._check_idle)
             return
-        self._end(keep_log=False)
+        # Outcomes that no agent came for are found in the log; no process has to wait with them.
+        self._end(keep_log=bool(self._ended))
 
     def _end(self, *, keep_log: bool) -> None:
         self._server.close()
