@@ -48,6 +48,7 @@ class _LongRunning(Job):
     """What the three kinds share: the order of construction and the later Python default."""
 
     _DEFAULT_PYTHON_VERSION: ClassVar[str] = "3.12"
+    _DEFAULT_RESOURCES: ClassVar[Resources | None] = Resources()
     _TYPE: ClassVar[JobType]
 
     def _build(self, entrypoint: Target, get_existing: bool, **options: Any) -> None:

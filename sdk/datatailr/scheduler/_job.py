@@ -72,6 +72,8 @@ class Job(Lifecycle):
     """
 
     _DEFAULT_PYTHON_VERSION: ClassVar[str] = "auto"
+    _DEFAULT_RESOURCES: ClassVar[Resources | None] = None
+    """Default of the parameter `resources`."""
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class Job(Lifecycle):
         """Let arguments that differ from their defaults win over what was loaded (clause B112)."""
         if run_as is not None:
             self.run_as = run_as
-        if resources is not None and resources != Resources():
+        if resources is not None and resources != self._DEFAULT_RESOURCES:
             self.resources = resources
         if acl is not None:
             self.acl = acl

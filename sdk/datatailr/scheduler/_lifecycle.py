@@ -12,6 +12,7 @@ from typing import Any
 from datatailr.errors import (
     ArgumentPickleError,
     BundleError,
+    ConflictError,
     NotConfiguredError,
     NotFoundError,
     PlatformError,
@@ -243,13 +244,16 @@ class Lifecycle:
         return self._perform("promote", work)
 
     def _rerun(self, run_id: int | str, *, version: str | int | None, full: bool) -> Outcome:
-        if not self._is_workflow:
-            return failure(f"{self.name!r} is no workflow, so its runs cannot be repeated")
         wanted = None if version is None else int(version)
 
         def work(platform: _platform.Platform) -> str:
+            if not self._is_workflow:
+                raise ConflictError("it is no workflow, so its runs cannot be repeated")
+            number = _run_number(run_id)
+            if number is None:
+                raise NotFoundError(f"there is no run {run_id!r}")
             started = platform.rerun(
-                int(run_id),
+                number,
                 name=internal_name(self.name),
                 environment=self.environment.value,
                 version=wanted,
@@ -344,8 +348,11 @@ class Lifecycle:
         """
         name = internal_name(self.name)
         unknown = ValueError(f"job {self.name!r} has no run {run_id} in {self.environment}")
+        number = _run_number(run_id)
+        if number is None:
+            raise unknown
         try:
-            run = platform.get_run(int(run_id))
+            run = platform.get_run(number)
         except NotFoundError:
             raise unknown from None
         if run["job_name"] != name or run["environment"] != self.environment.value:
@@ -470,6 +477,14 @@ class Lifecycle:
         return (
             None if data is None else load_result(data, of=f"task {number} in run {run_id} of {self.name!r}")
         )
+
+
+def _run_number(run_id: object) -> int | None:
+    """The number of a run, None for what cannot be one."""
+    try:
+        return int(run_id)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return None
 
 
 def _runs_text(runs: Any) -> str:

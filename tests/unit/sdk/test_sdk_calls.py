@@ -124,7 +124,10 @@ def test_save_only(flows: Any, platform: FakePlatform, capsys: Any) -> None:
     assert len(output.splitlines()) == 1
     assert "'My Cool Flow'" in output
     assert "saved" in output
+    flows.my_cool_flow(save_only=True, local_run=True)
+    assert platform.calls == ["save_job", "save_job"]
     assert platform.all_runs == {}
+    assert flows.SEEN == []
 
 
 @pytest.mark.clause("B56")
@@ -310,6 +313,8 @@ def test_without_a_platform_other_jobs_raise(flows: Any) -> None:
         for command in ("run", "save", "start"):
             with pytest.raises(NotImplementedError):
                 job.__run_command__(command)
+        with pytest.raises(NotImplementedError):
+            job.__run_command__("rerun", 1)
 
 
 @pytest.mark.clause("B43", "B45")

@@ -162,7 +162,7 @@ def test_image_in_json() -> None:
 @pytest.mark.clause("B66", "B67", "B68", "B72", "B62")
 def test_json_of_a_service(package: Builder) -> None:
     module = package("served.py", "def serve(port): pass\n")
-    job = Service("My Svc", module.serve, run_as="bob", env_vars={"A": 1, "B": True})
+    job = Service("My Svc", module.serve, run_as="bob", env_vars={"B": True, "A": 1})
     document = job.to_dict()
     assert document.pop("image") == job.image.to_dict()
     assert document == {
@@ -175,7 +175,7 @@ def test_json_of_a_service(package: Builder) -> None:
         "num_cpus": 0.25,
         "app_section": "",
         "entrypoint": "served:serve",
-        "env": [{"DATATAILR_JOB_ENV_A": "1"}, {"DATATAILR_JOB_ENV_B": "True"}],
+        "env": [{"DATATAILR_JOB_ENV_B": "True"}, {"DATATAILR_JOB_ENV_A": "1"}],
     }
     assert job.to_json() == json.dumps(job.to_dict())
     assert Job("x").to_dict()["entrypoint"] is None

@@ -12,7 +12,7 @@ from sdk_builder import Builder
 from sdk_fake_platform import FakePlatform
 
 from datatailr import ACL, App, Environment, Image, Resources, Schedule, Service, User, Workflow
-from datatailr.errors import TaskError, UnavailableError
+from datatailr.errors import ConflictError, TaskError, UnavailableError
 from datatailr.scheduler import Job, JobType, set_allow_unsafe_scheduling
 
 SOURCE = """
@@ -202,10 +202,12 @@ def test_get_existing_loads_the_definition(code: Any, platform: FakePlatform) ->
 
 @pytest.mark.clause("B112", "B180")
 def test_arguments_override_what_is_loaded(code: Any, platform: FakePlatform) -> None:
-    Service("Svc", code.serve, env_vars={"A": 1}, python_requirements=["a"]).save()
+    options: dict[str, Any] = {"env_vars": {"A": 1}, "python_requirements": ["a"]}
+    Service("Svc", code.serve, resources=Resources("2g", 3), app_section="Old", **options).save()
     same = Service("Svc", None, get_existing=True)
     assert str(same.entrypoint) == "code_:serve"
     assert same.env_vars == {"A": "1"}
+    assert (same.resources, same.app_section) == (Resources("2048m", 3.0), "Old")
     assert same.image.python_version == "3.12"
     changed = Service(
         "Svc",
@@ -214,7 +216,9 @@ def test_arguments_override_what_is_loaded(code: Any, platform: FakePlatform) ->
         resources=Resources("1g", 1),
         env_vars={"B": 2},
         python_version="3.13",
+        app_section="New",
     )
+    assert changed.app_section == "New"
     assert str(changed.entrypoint) == "code_:other"
     assert changed.resources == Resources("1g", 1)
     assert changed.env_vars == {"B": 2}
@@ -222,6 +226,29 @@ def test_arguments_override_what_is_loaded(code: Any, platform: FakePlatform) ->
     assert changed.image.python_requirements == "a"
     assert changed.save()[0]
     assert (changed.version, changed.id) == (2, same.id)
+
+
+@pytest.mark.clause("B112")
+def test_resources_override_when_they_differ_from_the_default_of_the_class(
+    code: Any, platform: FakePlatform
+) -> None:
+    make(code, resources=Resources("1g", 2)).save()
+    assert Workflow("My Flow", get_existing=True).resources == Resources("1024m", 2.0)
+    # the default of a workflow is None, so these are a wish
+    assert Workflow("My Flow", get_existing=True, resources=Resources()).resources == Resources()
+
+
+@pytest.mark.clause("B180")
+def test_an_image_is_used_as_it_is(code: Any) -> None:
+    image = Image(python_version="3.11", path_to_repo="/elsewhere", path_to_module="other")
+    job = Service("Svc", code.serve, image=image, python_version="3.14", python_requirements="ignored")
+    assert job.image is image
+    assert (image.python_version, image.python_requirements) == ("3.11", "")
+    # only what is empty is filled
+    assert (image.path_to_repo, image.path_to_module) == ("/elsewhere", "other")
+    filled = Service("Svc", code.serve, image=Image()).image
+    assert filled.path_to_repo == str(Path(code.__file__).parents[1])
+    assert filled.path_to_module == Path(code.__file__).parent.name
 
 
 @pytest.mark.clause("B113")
@@ -247,6 +274,11 @@ def test_loading_what_is_not_there(code: Any, platform: FakePlatform) -> None:
     make(code).save()
     with pytest.raises(TaskError, match="version 9"):
         Workflow("My Flow", get_existing=True, version=9)
+    with (
+        platform.failing(ConflictError("my-flow and my.flow")),
+        pytest.raises(TaskError, match=r"several jobs fit 'My Flow' in dev: my-flow and my\.flow"),
+    ):
+        Workflow("My Flow", get_existing=True)
 
 
 @pytest.mark.clause("B115")
@@ -348,11 +380,16 @@ def test_promote_one_environment(verified: Workflow, platform: FakePlatform) -> 
 
 
 @pytest.mark.clause("B120")
-def test_promote_everywhere_moves_each_version_one_step(verified: Workflow, capsys: Any) -> None:
+def test_promote_everywhere_moves_each_version_one_step(verified: Workflow, platform: FakePlatform) -> None:
     assert verified.promote()[0]
     assert (verified.versions("pre"), verified.versions("prod")) == ([2], [])
     assert verified.promote()[0]
     assert verified.versions("prod") == [2]
+    for source in ("dev", "pre"):
+        del platform.versions["my-flow", source]
+    done, message = verified.promote()
+    assert not done
+    assert "no version that could be moved" in message
     done, message = Workflow("Nobody").promote()
     assert not done
     assert "Nobody" in message or "nobody" in message
@@ -433,6 +470,10 @@ def test_a_full_rerun(failed: Workflow, platform: FakePlatform) -> None:
 @pytest.mark.clause("B132", "B133")
 def test_reruns_that_are_refused_and_commands(failed: Workflow, code: Any, platform: FakePlatform) -> None:
     assert failed.rerun(99)[0] is False
+    assert failed.rerun("no number")[0] is False
+    done, message = Service("Svc", code.serve).__run_command__("rerun", 1)
+    assert not done
+    assert "no workflow" in message
     failed.run()
     done, message = failed.rerun(2)
     assert not done

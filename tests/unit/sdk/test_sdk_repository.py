@@ -176,6 +176,7 @@ def test_a_slow_remote_is_not_waited_for(
     # the transport of the remote waits for a writer that never comes
     git("config", "protocol.ext.allow", "always")
     git("remote", "set-url", "origin", f"ext::cat {fifo}")
+    assert _saving.REMOTE_PATIENCE == 2.0
     monkeypatch.setattr(_saving, "REMOTE_PATIENCE", 0.3)
     began = time.monotonic()
     assert synced.save()[0]

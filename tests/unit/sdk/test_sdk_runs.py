@@ -219,6 +219,12 @@ def test_details_come_from_the_version_that_ran(flow: Workflow, code: Any, platf
 @pytest.mark.clause("B152")
 def test_unknown_runs(flow: Workflow, code: Any) -> None:
     Service("Svc", code.serve).run()
+    elsewhere = Workflow(flow.name, environment="pre")
+    for use in (elsewhere.run_details, elsewhere.logs):
+        with pytest.raises(ValueError, match="no run 1 in pre"):
+            use(1)
+    with pytest.raises(ValueError, match="no run one in dev"):
+        flow.run_details("one")
     for unknown in (99, 2):
         with pytest.raises(ValueError, match=f"no run {unknown}"):
             flow.run_details(unknown)
