@@ -73,7 +73,7 @@ async def run_step(
     log.say(f"$ {words}")
 
     with log.stdout.open("ab") as out, log.stderr.open("ab") as err:
-        began = err.tell()
+        began = (out.tell(), err.tell())
 
         try:
             process = await asyncio.create_subprocess_exec(
@@ -111,9 +111,9 @@ def _short(words: str) -> str:
     return line if len(line) <= 200 else line[:199] + "…"
 
 
-def _tail(log: BuildLog, began: int) -> str:
+def _tail(log: BuildLog, began: tuple[int, int]) -> str:
     """Last lines of the step: of its standard error, or of its output if that is silent."""
-    for path, start in ((log.stderr, began), (log.stdout, 0)):
+    for path, start in ((log.stderr, began[1]), (log.stdout, began[0])):
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(start, size - _TAIL_BYTES))

@@ -202,7 +202,6 @@ async def test_an_idle_keeper_ends_by_itself_and_a_new_one_takes_over(tmp_path: 
     try:
         first, order = await bench.call("def task():\n    return 1\n")
         (keeper,) = keepers(tmp_path / "keepers")
-        assert alive(keeper), "an outcome that nobody acknowledged keeps it"
         await bench.runtime.remove(order.attempt_id)
         await bench.until(lambda: not alive(keeper), "the end of the idle keeper")
         await bench.until(lambda: not list((tmp_path / "keepers").iterdir()))
@@ -211,6 +210,35 @@ async def test_an_idle_keeper_ends_by_itself_and_a_new_one_takes_over(tmp_path: 
     finally:
         await bench.finish()
     await bench.until(lambda: not processes_below(tmp_path))
+
+
+async def test_an_idle_keeper_leaves_what_nobody_came_for_on_the_disk(tmp_path: Path) -> None:
+    first = Bench(tmp_path, ProcessRuntime(tmp_path / "keepers", idle_seconds=0.2))
+    _, order = await first.call("def task():\n    return 'kept'\n")
+    (keeper,) = keepers(tmp_path / "keepers")
+    await first.until(lambda: not alive(keeper), "the end of the idle keeper")
+    await first.runtime.close(stop_attempts=False)
+    second = Bench(tmp_path, ProcessRuntime(tmp_path / "keepers"))
+    try:
+        (found,) = await second.runtime.adopt({order.attempt_id: order.folder})
+        assert not found.running and found.outcome is not None
+        assert value(found.outcome) == "kept"
+        await second.runtime.remove(order.attempt_id)
+        assert not list((tmp_path / "keepers").iterdir())
+    finally:
+        await second.finish()
+
+
+async def test_an_outcome_is_removed_after_its_keeper_has_left(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, ProcessRuntime(tmp_path / "keepers", idle_seconds=0.2))
+    try:
+        _, order = await bench.call("def task():\n    return 1\n")
+        (keeper,) = keepers(tmp_path / "keepers")
+        await bench.until(lambda: not alive(keeper), "the end of the idle keeper")
+        await bench.runtime.remove(order.attempt_id)
+        await bench.until(lambda: not list((tmp_path / "keepers").iterdir()), "the end of its folder")
+    finally:
+        await bench.finish()
 
 
 async def test_prepared_interpreters_are_bounded(tmp_path: Path) -> None:
