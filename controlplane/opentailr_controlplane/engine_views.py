@@ -15,7 +15,7 @@ from .core.effects import Effect
 from .core.errors import CoreError
 from .core.model import Job, PriorRun, State, Version
 from .core.settings import CoreSettings
-from .core.values import Environment, Instant, TaskState
+from .core.values import Environment, Instant
 from .ports import NodeView
 from .subscriptions import Hub
 
@@ -145,18 +145,18 @@ class EngineViews:
         """True until the end of the run is on disk."""
         return run_id in self._active
 
-    def waiting_for(self, run_id: int) -> dict[int, tuple[str, ...]]:
-        """Why tasks of an active run wait: task id to reasons, -1 for the run as a whole."""
+    def waiting_for(self, run_id: int, task_ids: Iterable[int] = ()) -> dict[int, tuple[str, ...]]:
+        """Why an active run waits: -1 to the reasons of the run as a whole, and those of `task_ids`.
+
+        A watched run asks at each change: only the tasks that are shown are worked out.
+        """
         run = self._state.runs.get(run_id)
         if run is None:
             return {}
-        reasons = {}
+        reasons = waiting.reasons_of(self._state, run, task_ids)
         of_run = waiting.run_reasons(self._state, run)
         if of_run:
             reasons[-1] = of_run
-        for task in run.tasks.values():
-            if task.state is TaskState.READY or task.state is TaskState.BACKOFF:
-                reasons[task.task_id] = waiting.task_reasons(self._state, run, task)
         return reasons
 
     def image_waiting_for(self, image_key: str) -> str:

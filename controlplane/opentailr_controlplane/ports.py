@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,8 +132,8 @@ class Engine(Protocol):
     def run_active(self, run_id: int) -> bool:
         """True while the run has not ended."""
 
-    def waiting_for(self, run_id: int) -> dict[int, tuple[str, ...]]:
-        """Why tasks of an active run wait, for people: task id to reasons; -1 for the run as a whole."""
+    def waiting_for(self, run_id: int, task_ids: Iterable[int] = ()) -> dict[int, tuple[str, ...]]:
+        """Why an active run waits, for people: -1 to its reasons as a whole, ids to those of `task_ids`."""
 
     def image_waiting_for(self, image_key: str) -> str:
         """Why a build has not begun, for people; empty when it has."""

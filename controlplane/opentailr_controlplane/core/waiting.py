@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .model import Agent, Image, Run, State, Task
 from .people import size
 from .placement import ever_fits
 from .values import AgentState, ImageState, RunState, TaskState
+
+_REASONS = 5
+"""Most reasons that are told of a run as a whole."""
 
 
 def start_notices(state: State, run: Run) -> tuple[str, ...]:
@@ -31,12 +36,34 @@ def run_reasons(state: State, run: Run) -> tuple[str, ...]:
         return (f"Waits for its image: {image_reason(state, state.images[run.plan.image_key])}",)
     if run.state is not RunState.QUEUED or run.start_provisioning_time:
         return ()
-    reasons: dict[str, None] = {}
+    asked: dict[tuple[int, float], Task] = {}
     for task in run.tasks.values():
         if task.state is TaskState.READY:
-            for reason in task_reasons(state, run, task):
-                reasons[reason] = None
-    return tuple(reasons)[:5]
+            resources = run.plan.tasks[task.task_id].resources
+            asked.setdefault((resources.memory_bytes, resources.cpu), task)
+            if len(asked) == _REASONS:
+                break
+    reasons = (reason for task in asked.values() for reason in task_reasons(state, run, task))
+    return tuple(dict.fromkeys(reasons))
+
+
+def reasons_of(state: State, run: Run, task_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    """Why those of these tasks wait that are ready or pause; tasks that ask for the same share the answer."""
+    shared: dict[tuple[int, float], tuple[str, ...]] = {}
+    found: dict[int, tuple[str, ...]] = {}
+    for task_id in task_ids:
+        task = run.tasks.get(task_id)
+        if task is None or task.state not in (TaskState.READY, TaskState.BACKOFF):
+            continue
+        if task.state is TaskState.BACKOFF:
+            found[task_id] = task_reasons(state, run, task)
+            continue
+        resources = run.plan.tasks[task_id].resources
+        key = (resources.memory_bytes, resources.cpu)
+        if key not in shared:
+            shared[key] = task_reasons(state, run, task)
+        found[task_id] = shared[key]
+    return found
 
 
 def task_reasons(state: State, run: Run, task: Task) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from datatailr.v1 import run_pb2, run_pb2_grpc
@@ -187,14 +188,20 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             run.run_id, [row.task_id for row in rows if TaskState(row.state).terminal]
         )
         waiting: Mapping[int, Sequence[str]] = {}
-        if any(row.state in _WAITING for row in rows):
-            waiting = self._engine.waiting_for(run.run_id)
-        return [
-            wire.run_task_out(
-                row, run, graph.get(row.task_id), outcomes.get(row.task_id), waiting.get(row.task_id, ())
-            )
-            for row in rows
-        ]
+        idle = [row.task_id for row in rows if row.state in _WAITING]
+        if idle:
+            waiting = self._engine.waiting_for(run.run_id, idle)
+
+        def translate() -> list[run_pb2.RunTask]:
+            return [
+                wire.run_task_out(
+                    row, run, graph.get(row.task_id), outcomes.get(row.task_id), waiting.get(row.task_id, ())
+                )
+                for row in rows
+            ]
+
+        # A page of thousands takes long to translate: not in the loop.
+        return translate() if len(rows) <= _WATCH_PAGE else await asyncio.to_thread(translate)
 
     async def _graph(self, run: RunRow) -> Mapping[int, TaskDefinition]:
         return await self._reads.graph(run.definition_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ class FakeEngine:
     def run_active(self, run_id: int) -> bool:
         return run_id in self.active
 
-    def waiting_for(self, run_id: int) -> dict[int, tuple[str, ...]]:
+    def waiting_for(self, run_id: int, task_ids: Iterable[int] = ()) -> dict[int, tuple[str, ...]]:
         return self.waiting
 
     def image_waiting_for(self, image_key: str) -> str:

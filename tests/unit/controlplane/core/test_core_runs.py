@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from cp_world import GIB, World, task
 
+from opentailr_controlplane.core import waiting
 from opentailr_controlplane.core.commands import CancelRun, Rerun, SetNodeSchedulable, StartVersion, StopJob
 from opentailr_controlplane.core.errors import FailedPrecondition, NotFound
-from opentailr_controlplane.core.model import NeedsPrior, PriorRun, PriorTask
+from opentailr_controlplane.core.model import NeedsPrior, PriorRun, PriorTask, Run, State, Task
 from opentailr_controlplane.core.people import run_state, task_state
 from opentailr_controlplane.core.settings import CoreSettings
 from opentailr_controlplane.core.values import (
@@ -360,3 +361,26 @@ def test_a_large_fan_is_placed_in_rounds_of_bounded_length() -> None:
     assert world.state.placing
     world.pass_time(0)
     assert all(t.state is TaskState.ACTIVE for t in run.tasks.values()) and not world.state.placing
+
+
+def test_what_waits_is_worked_out_for_those_who_are_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watched run of thousands asks at each change: equal tasks share one answer."""
+    world.join(slots=1, credit=1)
+    small = [task(i, memory=GIB // 8) for i in range(40)]
+    run = world.ready(*small, task(40, memory=GIB // 4), task(41, memory=64 * GIB), task(42, 0))
+    asked: list[int] = []
+    genuine = waiting.task_reasons
+
+    def counting(state: State, of_run: Run, of_task: Task) -> tuple[str, ...]:
+        asked.append(of_task.task_id)
+        return genuine(state, of_run, of_task)
+
+    monkeypatch.setattr(waiting, "task_reasons", counting)
+    idle = [t.task_id for t in run.tasks.values() if t.state is TaskState.READY and t.task_id < 40]
+    reasons = waiting.reasons_of(world.state, run, [*idle[:20], 40, 41, 42, 99])
+    assert set(reasons) == {*idle[:20], 40, 41}
+    assert len(asked) == 3
+    assert "busy" in reasons[40][0] and "Asks for 64g" in reasons[41][0]
+    assert reasons == {task_id: genuine(world.state, run, run.tasks[task_id]) for task_id in reasons}
