@@ -176,13 +176,15 @@ def test_a_body_that_raises_sends_nothing(flows: Any, platform: FakePlatform) ->
 
 
 @pytest.mark.clause("B59")
-def test_the_context_manager_deploys(flows: Any, platform: FakePlatform) -> None:
+def test_the_context_manager_deploys(flows: Any, platform: FakePlatform, capsys: Any) -> None:
     with Workflow("Empty"):
         pass
     with Workflow("Kept") as kept:
         flows.double(1)
         kept.set_autorun(False)
     assert platform.calls == []
+    # neither is a mistake that would have to be told
+    assert capsys.readouterr() == ("", "")
     with Workflow("Sent") as sent:
         flows.double(1)
     assert platform.calls == ["save_job", "wait_for_image", "start_job"]
@@ -207,6 +209,8 @@ def test_nothing_is_deployed_while_the_platform_imports(
     with runner_state.importing():
         assert flows.my_cool_flow() is None
         assert flows.my_cool_flow(local_run=True) is None
+        # the body is not even evaluated: it may be slow, or need what is not there
+        assert flows.my_cool_flow("no number", to_json=True) is None
         for use in (job.run, job.save, job.start):
             assert use() == (True, "")
         with Workflow("Block"):
