@@ -254,6 +254,8 @@ async def _start_http(server: HttpServer, bound: socket.socket, exits: contextli
 
 
 async def _serve(settings: Settings) -> None:
+    # The database holds users' variables, the objects their code and data: nobody else's to read.
+    os.umask(0o077)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ..core.batch import WriteBatch
 from ..core.definition import Plan
 from ..core.model import PriorRun, State
@@ -90,8 +92,22 @@ class SqliteStore:
         await self._run(self._writes, lambda: write(self._open(self._writer), batch))
 
     async def load(self, settings: CoreSettings, now: Instant) -> State | None:
-        """The state as last committed; None for a database that was never used."""
-        return await self._run(self._writes, lambda: loader.load(self._open(self._writer), settings, now))
+        """The state as last committed; None for a database that was never used.
+
+        Raises:
+            StoreUnavailable: it cannot be read, or was changed by something else.
+        """
+
+        def load() -> State | None:
+            try:
+                return loader.load(self._open(self._writer), settings, now)
+            except (LookupError, ValueError, TypeError, AttributeError) as error:
+                raise StoreUnavailable(
+                    f"The database holds what this program never wrote ({type(error).__name__}: {error}); "
+                    "put a backup in its place."
+                ) from error
+
+        return await self._run(self._writes, load)
 
     async def read_plan(self, definition_id: int) -> Plan | None:
         """The plan of a saved definition."""
@@ -144,6 +160,10 @@ class SqliteStore:
             return await asyncio.get_running_loop().run_in_executor(executor, function)
         except StoreError:
             raise
+        except SQLAlchemyError as error:
+            # Migrations go through it; its own text is long and names its website.
+            cause = getattr(error, "orig", None) or type(error).__name__
+            raise StoreUnavailable(f"The database failed: {cause}") from error
         except (sqlite3.Error, OSError) as error:
             if "full" in str(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
                 raise StoreFull(f"The database cannot grow: {error}") from error

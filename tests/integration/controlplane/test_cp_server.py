@@ -61,6 +61,8 @@ def test_a_whole_life_as_a_process(tmp_path: Path) -> None:
         assert content["pid"] == process.pid
         for name in ("admin.token", "agent.token", "run.key", "lock"):
             assert stat.S_IMODE((data / name).stat().st_mode) == 0o600, name
+        assert stat.S_IMODE((data / "state.db").stat().st_mode) == 0o600
+        assert stat.S_IMODE((data / "objects").stat().st_mode) == 0o700
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
         assert (data / "admin.token").read_text().strip() == content["token"]
 
@@ -111,6 +113,13 @@ def test_what_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
         result = ended("--data-dir", str(tmp_path / "data"), *ports)
     assert result.returncode == 2, result.stderr
     assert f"--grpc-port {busy}" in one_line(result.stderr)
+
+
+def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"no database" * 200)
+    result = ended("--data-dir", str(tmp_path), "--grpc-port", "0", "--agent-port", "0", "--http-port", "0")
+    assert result.returncode == 2, result.stderr
+    assert "state.db: The database failed: file is not a database" in one_line(result.stderr)
 
 
 async def test_a_directory_that_cannot_be_made(start: Starter) -> None:

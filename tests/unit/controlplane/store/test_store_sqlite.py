@@ -143,6 +143,37 @@ async def test_a_database_of_the_future_is_refused_untouched(tmp_path: Path) -> 
     await store.close()
 
 
+async def test_a_file_that_is_no_database_is_named_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"a text, and not a short one, that somebody put in its place" * 40)
+    store = SqliteStore(path)
+    with pytest.raises(StoreUnavailable, match=r"^The database failed: file is not a database$"):
+        await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["DELETE FROM definitions", "UPDATE runs SET state = 77", "UPDATE definitions SET header = 'x'"],
+)
+async def test_a_database_that_was_tampered_with_is_refused(tmp_path: Path, change: str) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.open()
+    world = World()
+    world.state.dirty.counters = True
+    world.ready(task(0))
+    for batch in world.batches:
+        await store.commit(batch)
+    assert await store.load(CoreSettings(), START) is not None
+    connection = sqlite3.connect(tmp_path / "state.db")
+    connection.execute(change)
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="never wrote"):
+        await store.load(CoreSettings(), START)
+    await store.close()
+
+
 async def test_a_failed_batch_leaves_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
     await store.open()
