@@ -75,7 +75,8 @@ class Attempt:
         if self.report is not None:
             return
         try:
-            with open(os.path.join(self.folder, REPORT_FILE), "rb") as file:
+            report = spools.open_file(os.path.join(self.folder, REPORT_FILE), os.O_RDONLY)
+            with open(report, "rb") as file:
                 data = file.read(wire.MAX_REPORT + wire.LENGTH.size)
             messages = wire.FrameReader(wire.MAX_REPORT).feed(data)
         except (OSError, wire.FrameError):
@@ -159,7 +160,7 @@ class Attempt:
         for name, text in (("stdout", ""), ("stderr", f"{reason}\n" if reason else "")):
             path = os.path.join(self.folder, name)
             try:
-                spool = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+                spool = spools.open_file(path, os.O_WRONLY | os.O_APPEND)
             except OSError:
                 continue
             try:

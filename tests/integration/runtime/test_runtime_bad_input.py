@@ -164,6 +164,33 @@ async def test_a_variable_that_no_process_can_have_fails_the_attempt(
     assert "could not be started" in outcome.failure.message
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+async def test_a_task_that_replaces_its_own_files_holds_nobody(
+    bench: Bench, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "other").write_text("untouched")
+    put = {
+        "pipe": "os.mkfifo(path)",
+        "link": f"os.symlink({str(tmp_path / 'other')!r}, path)",
+        "folder": "os.mkdir(path)",
+    }[kind]
+    outcome, _ = await bench.call(
+        f"""
+        import os, signal
+        def task():
+            for name in ("stdout", "stderr", "report"):
+                path = os.path.join("..", name)
+                if os.path.exists(path):
+                    os.remove(path)
+                {put}
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    assert (outcome.state, outcome.signal) == (EndState.FAILED, 9)
+    assert value((await bench.call("def task():\n    return 'fine'\n"))[0]) == "fine"
+    assert (tmp_path / "other").read_text() == "untouched"
+
+
 async def test_much_output_and_bytes_of_any_kind(bench: Bench) -> None:
     outcome, order = await bench.call(
         """
