@@ -202,13 +202,13 @@ def test_get_existing_loads_the_definition(code: Any, platform: FakePlatform) ->
 
 @pytest.mark.clause("B112", "B180")
 def test_arguments_override_what_is_loaded(code: Any, platform: FakePlatform) -> None:
-    options: dict[str, Any] = {"env_vars": {"A": 1}, "python_requirements": ["a"]}
+    options: dict[str, Any] = {"env_vars": {"A": 1}, "python_requirements": ["a"], "python_version": "3.11"}
     Service("Svc", code.serve, resources=Resources("2g", 3), app_section="Old", **options).save()
     same = Service("Svc", None, get_existing=True)
     assert str(same.entrypoint) == "code_:serve"
     assert same.env_vars == {"A": "1"}
     assert (same.resources, same.app_section) == (Resources("2048m", 3.0), "Old")
-    assert same.image.python_version == "3.12"
+    assert same.image.python_version == "3.11"
     changed = Service(
         "Svc",
         code.other,
@@ -417,6 +417,12 @@ def test_stop_and_remove(code: Any, platform: FakePlatform) -> None:
     assert "1, 2" in message
     assert [run["state"] for run in flow.runs(refresh=True)] == ["stopped", "stopped"]
     assert flow.stop()[0]
+    # what runs in one environment is no concern of the other's
+    flow.start()
+    elsewhere = Workflow("My Flow", environment="pre")
+    platform.versions["my-flow", "pre"] = dict(platform.versions["my-flow", "dev"])
+    assert "none was active" in elsewhere.stop()[1]
+    assert flow.stop()[1].startswith("stopped runs 3 ")
     planned = make(code, "Planned", schedule=Schedule(at_hours=[1]))
     planned.run()
     planned.stop()
@@ -454,8 +460,12 @@ def test_a_partial_rerun(failed: Workflow, platform: FakePlatform) -> None:
     assert failed.result(1, "total") is None
     first = failed.runs(refresh=True)[-1]
     assert (first["original_run_id"], first["partial_rerun"]) == (-1, False)
+    failed.save()
     failed.rerun("2", version="1")
-    assert failed.runs(refresh=True)[0]["original_run_id"] == 1
+    latest = failed.runs(refresh=True)[0]
+    assert (latest["original_run_id"], latest["job_version"]) == (1, 1)
+    failed.rerun(1)
+    assert failed.runs(refresh=True)[0]["job_version"] == 2
 
 
 @pytest.mark.clause("B128")

@@ -323,6 +323,8 @@ def test_running_task_by_task() -> None:
         total.run()
     assert one.run() == 1
     assert total.run() == 6
+    flow.set_local_run(True)
+    assert flow.run() == (True, "")
 
 
 @pytest.mark.clause("B17", "B43")

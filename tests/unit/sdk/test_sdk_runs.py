@@ -12,7 +12,7 @@ from sdk_fake_platform import FakePlatform
 
 from datatailr import Resources, Service, Workflow
 from datatailr.errors import ResultLoadError
-from datatailr.scheduler._run_views import RunCache
+from datatailr.scheduler._run_views import RunCache, run_entry
 from datatailr.scheduler._times import local_time, microseconds
 
 SOURCE = """
@@ -78,6 +78,9 @@ def test_runs(flow: Workflow, platform: FakePlatform) -> None:
     assert (runs[1]["state"], runs[0]["state"]) == ("failed", "pending")
     assert (runs[1]["job_version"], runs[1]["original_run_id"], runs[1]["partial_rerun"]) == (1, -1, False)
     assert runs[1]["cost"] == 0.5
+    not_computed = run_entry({**platform.list_runs("my-flow", "dev")[0], "cost": None})["cost"]
+    assert isinstance(not_computed, float)
+    assert not_computed == 0
     assert Workflow("My Flow", environment="pre").runs() == []
 
 
@@ -233,12 +236,14 @@ def test_unknown_runs(flow: Workflow, code: Any) -> None:
 
 
 @pytest.mark.clause("B153")
-def test_enriching_changes_and_returns_the_list(flow: Workflow) -> None:
+def test_enriching_changes_and_returns_the_list(flow: Workflow, code: Any) -> None:
     entries: list[dict[str, Any]] = [{"id": 1, "state": "completed"}]
     assert flow.__enrich_task_runs__(entries, 1) is entries
     assert [entry["id"] for entry in entries] == [0, 1, 2, 3, 4]
     assert entries[1]["name"] == "broken"
     assert entries[0]["state"] == "did_not_run"
+    with pytest.raises(ValueError, match="'Svc' is no workflow"):
+        Service("Svc", code.serve).__enrich_task_runs__(entries, 1)
 
 
 @pytest.mark.clause("B154")

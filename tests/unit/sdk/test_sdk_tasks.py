@@ -479,6 +479,10 @@ def test_looking_tasks_up() -> None:
     assert flow.get_task_name_from_id(5) is None
     assert flow.is_task_in(a)
     assert not graph().is_task_in(a)
+    with graph() as other:
+        get_number()
+    # a task of the same id, but another one
+    assert not other.is_task_in(a)
 
 
 @pytest.mark.clause("B138", "B139")

@@ -116,6 +116,7 @@ def test_unreadable_cpu_is_found_early(cpu: float) -> None:
         ("1h30m", 5400),
         ("45m", 2700),
         ("2h 15s", 7215),
+        ("2 h 15 s", 7215),
         ("10s", 10),
         (" 10s ", 10),
     ],
