@@ -10,13 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from datatailr.client.words import environment_word, job_type_word, node_state_word, state_word
+from datatailr.client.words import PERMISSIONS, environment_word, job_type_word, node_state_word, state_word
 from datatailr.v1 import common_pb2, identity_pb2, job_pb2, node_pb2, run_pb2
 
 ENV_PREFIX: Final = "DATATAILR_JOB_ENV_"
 """Stands before the name of every user variable in documents (clause B68)."""
-
-_PERMISSIONS: Final = ("read", "write", "operate", "access", "promote")
 
 
 def job_answer(job: job_pb2.Job, tasks: Iterable[job_pb2.TaskDefinition] | None = None) -> dict[str, Any]:
@@ -40,7 +38,7 @@ def job_answer(job: job_pb2.Job, tasks: Iterable[job_pb2.TaskDefinition] | None 
         **_resources(definition.resources),
         "schedule": definition.schedule.cron or None,
         "app_section": definition.app_section,
-        "acl": {name: list(getattr(definition.acl, name)) for name in _PERMISSIONS},
+        "acl": {name: list(getattr(definition.acl, name)) for name in PERMISSIONS},
         "image": _image(definition),
         "entrypoint": definition.entrypoint or None,
         "env": _env(definition.env),

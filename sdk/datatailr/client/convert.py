@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from datatailr.client.transfers import Upload, payload_of, upload_of
-from datatailr.client.words import environment_number, job_type_number
+from datatailr.client.words import PERMISSIONS, environment_number, job_type_number
 from datatailr.errors import InvalidRequestError
 from datatailr.v1 import common_pb2, job_pb2
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 DEFINITION_LIMIT: Final = 3 * 1024 * 1024
 """A definition above this many bytes travels as an object; messages may have 4 MiB."""
-
-_PERMISSIONS: Final = ("read", "write", "operate", "access", "promote")
 
 
 def save_request(
@@ -161,10 +159,10 @@ def _json(name: str, value: Any) -> str:
 
 
 def _access(acl: Mapping[str, Sequence[int]]) -> job_pb2.AccessList:
-    unknown = sorted(set(acl) - set(_PERMISSIONS))
+    unknown = sorted(set(acl) - set(PERMISSIONS))
 
     if unknown:
-        raise InvalidRequestError(f"acl: {unknown[0]!r} is none of {', '.join(_PERMISSIONS)}")
+        raise InvalidRequestError(f"acl: {unknown[0]!r} is none of {', '.join(PERMISSIONS)}")
 
     message = job_pb2.AccessList()
 

@@ -13,6 +13,9 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from datatailr.errors import InvalidRequestError
 from datatailr.v1 import common_pb2, image_pb2, node_pb2
 
+PERMISSIONS: Final = ("read", "write", "operate", "access", "promote")
+"""Fields of an access list."""
+
 _ENVIRONMENTS: Final = {
     "dev": common_pb2.ENVIRONMENT_DEV,
     "pre": common_pb2.ENVIRONMENT_PRE,
