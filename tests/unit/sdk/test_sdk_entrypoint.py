@@ -240,3 +240,23 @@ def test_results_come_back_as_classes_of_the_script(tmp_path: Path) -> None:
         [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.stdout.strip() == "same", done.stderr
+
+
+@pytest.mark.clause("B189")
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [(["-m", "tools.deploy"], "tools.deploy"), (["tools/deploy.py"], "deploy")],
+    ids=["module", "file"],
+)
+def test_the_script_being_run_has_the_name_it_is_imported_under(
+    tmp_path: Path, arguments: list[str], name: str
+) -> None:
+    script = tmp_path / "tools" / "deploy.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from datatailr.scheduler import EntryPoint\ndef start(): pass\nprint(EntryPoint('service', start))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == f"{name}:start", done.stderr

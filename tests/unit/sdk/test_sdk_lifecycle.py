@@ -148,7 +148,9 @@ def test_start(code: Any, platform: FakePlatform) -> None:
     assert not done
     assert "my-flow" in message
     flow.save()
-    assert flow.start()[0]
+    done, message = flow.start()
+    assert done
+    assert "is on its schedule" in message
     assert (flow.state, platform.all_runs) == ("scheduled", {})
     plain = make(code, "Plain")
     plain.save()
