@@ -42,9 +42,9 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if path.stat().st_uid == os.getuid():
-                path.chmod(0o700)
+            # A directory that was there keeps its mode: it may be shared, and every file that is made
+            # in it is its owner's alone.
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from opentailr_controlplane.core.errors import InvalidArgument, PermissionDenied
 from opentailr_controlplane.core.values import Acl
+from opentailr_controlplane.datadir import DataDirectory
 from opentailr_controlplane.security.access import (
     Permission,
     allowed,
@@ -144,3 +145,13 @@ def test_error_texts_fit_into_metadata(text: str) -> None:
     short = _short(text)
     assert len(short) <= 2003
     assert short == text or short.endswith("...")
+
+
+def test_a_shared_directory_keeps_its_mode(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    DataDirectory(shared).release()
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    DataDirectory(tmp_path / "new").release()
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
