@@ -220,7 +220,8 @@ class VenvBuilder:
             built = True
             return environment
         except (StepError, PythonVersionError) as error:
-            log.say(f"Build failed: {error}")
+            # What the step said last stands right above in this log already.
+            log.say(f"Build failed: {str(error).splitlines()[0].rstrip(':')}")
             raise BuildError(str(error)) from error
         except OSError as error:
             log.say(f"Build failed: {error}")

@@ -131,7 +131,9 @@ async def test_a_requirement_that_does_not_exist_fails_with_the_reason(
 
     assert "uv pip install" in str(caught.value)
     assert "no-such-package-anywhere" in str(caught.value)
-    assert "no-such-package-anywhere" in log_of(tmp_path, "bld_1")[1]
+    out, err = log_of(tmp_path, "bld_1")
+    assert "no-such-package-anywhere" in err
+    assert out.splitlines()[-1].startswith("Build failed: `") and "no-such-package-anywhere" not in out
     assert not (tmp_path / "environments" / "key").exists()
     assert builder.ready("key") is None
 
