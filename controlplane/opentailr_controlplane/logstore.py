@@ -19,7 +19,7 @@ import os
 import re
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
@@ -42,6 +42,10 @@ serves every chunk of many logs that came meanwhile."""
 _KEEP_OPEN = 128
 """Files kept open for appending; the least recently used one is closed beyond that."""
 
+_MOST_OPEN = 512
+"""Files open, unsynced ones included, beyond which new chunks wait for a sync; many systems allow
+1,024 to a process."""
+
 _KEEP_KNOWN = 4096
 """Logs whose length is kept in memory; those with readers or unsynced bytes come on top."""
 
@@ -59,6 +63,19 @@ class Stream(Enum):
 
     STDOUT = "out"
     STDERR = "err"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes for a log."""
+
+    log_id: str
+    stream: Stream
+    offset: int
+    """Where they begin."""
+    data: bytes
+    end: bool = False
+    """Nothing follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +100,7 @@ class Extent:
 
 @dataclass(slots=True)
 class _Log:
-    path: Path
+    path: str
     size: int
     durable: int
     ended: bool
@@ -101,6 +118,16 @@ class _Log:
         self.waiters.clear()
 
 
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """Bytes that go to the end of a log whose lock is held."""
+
+    log: _Log
+    data: bytes
+    end: bool
+    limited: bool
+
+
 class FileLogStore:
     """Logs in a directory; file work happens in its own threads.
 
@@ -111,6 +138,7 @@ class FileLogStore:
 
     def __init__(self, root: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self._root = root
+        self._prefix = f"{root}/"
         self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="logs")
         self._logs: OrderedDict[tuple[str, Stream], _Log] = OrderedDict()
@@ -145,25 +173,77 @@ class FileLogStore:
         Raises:
             ResourceExhausted: The disk is full; nothing of the chunk was taken.
         """
-        log = self._log(log_id, stream)
+        return (await self.append_many([Chunk(log_id, stream, offset, data, end)]))[0]
+
+    async def append_many(self, chunks: Sequence[Chunk]) -> list[Appended]:
+        """Takes chunks of any logs as `append` takes each of them, in their order; the answers are in it too.
+
+        All that may be written at once costs one way to a thread and back, which is most of the price of
+        a short log. Chunks that follow each other in one log are written one after the other.
+
+        Raises:
+            ResourceExhausted: The disk is full. Each log has its chunks up to one that found no room.
+            OSError: The disk fails.
+            InvalidArgument: A log id is none; nothing of any chunk was taken.
+        """
+        for chunk in chunks:
+            _check_id(chunk.log_id)
+        if len(self._open) > _MOST_OPEN:
+            await self.sync()
+        done: list[Appended] = []
+        group: dict[tuple[str, Stream], Chunk] = {}
+        for chunk in chunks:
+            key = (chunk.log_id, chunk.stream)
+            if key in group:
+                done.extend(await self._append_group(group))
+                group = {}
+            group[key] = chunk
+        done.extend(await self._append_group(group))
+        return done
+
+    async def _append_group(self, group: dict[tuple[str, Stream], Chunk]) -> list[Appended]:
+        """Takes at most one chunk of each log."""
+        logs: dict[tuple[str, Stream], _Log] = {}
+        locked: list[_Log] = []
         try:
-            async with log.lock:
-                if log.limited:
-                    return Appended(log.size, refused=True)
-                beyond = offset + len(data)
-                ends_here = end and not log.ended and beyond == log.size
-                if log.durable < log.size:
-                    # What an earlier process wrote may not be synced; it is durable after the next sync.
-                    self._mark_dirty((log_id, stream), log)
-                if beyond <= log.size and not ends_here:
-                    return Appended(log.size)
-                if offset != log.size and not ends_here:
-                    return Appended(log.size, expected=True)
-                if log.ended:
-                    return Appended(log.size, refused=True)
-                return await self._write((log_id, stream), log, b"" if ends_here else data, end)
+            for key in group:
+                logs[key] = self._log(*key)
+            # Always in the same order, or two groups could wait for each other.
+            for key in sorted(logs, key=_lock_order):
+                await logs[key].lock.acquire()
+                locked.append(logs[key])
+            answers: dict[tuple[str, Stream], Appended] = {}
+            writes: dict[tuple[str, Stream], _Write] = {}
+            for key, chunk in group.items():
+                found = self._judge(key, logs[key], chunk)
+                if isinstance(found, Appended):
+                    answers[key] = found
+                else:
+                    writes[key] = found
+            answers.update(await self._write(writes))
+            return [answers[key] for key in group]
         finally:
-            log.users -= 1
+            for log in locked:
+                log.lock.release()
+            for log in logs.values():
+                log.users -= 1
+
+    def _judge(self, key: tuple[str, Stream], log: _Log, chunk: Chunk) -> Appended | _Write:
+        """What is to be written of a chunk, or the answer if it is nothing."""
+        if log.limited:
+            return Appended(log.size, refused=True)
+        beyond = chunk.offset + len(chunk.data)
+        ends_here = chunk.end and not log.ended and beyond == log.size
+        if log.durable < log.size:
+            # What an earlier process wrote may not be synced; it is durable after the next sync.
+            self._mark_dirty(key, log)
+        if beyond <= log.size and not ends_here:
+            return Appended(log.size)
+        if chunk.offset != log.size and not ends_here:
+            return Appended(log.size, expected=True)
+        if log.ended:
+            return Appended(log.size, refused=True)
+        return self._bounded(log, b"" if ends_here else chunk.data, chunk.end)
 
     async def append_own(self, log_id: str, data: bytes, *, end: bool = False) -> None:
         """Appends to the standard output of a log that the platform itself writes."""
@@ -171,7 +251,7 @@ class FileLogStore:
         try:
             async with log.lock:
                 if not log.ended:
-                    await self._write((log_id, Stream.STDOUT), log, data, end)
+                    await self._write({(log_id, Stream.STDOUT): self._bounded(log, data, end)})
         finally:
             log.users -= 1
 
@@ -241,50 +321,64 @@ class FileLogStore:
         try:
             async with log.lock:
                 if not log.ended:
-                    await self._write((log_id, stream), log, b"", True)
+                    await self._write({(log_id, stream): self._bounded(log, b"", True)})
         finally:
             log.users -= 1
 
-    async def _write(self, key: tuple[str, Stream], log: _Log, data: bytes, end: bool) -> Appended:
+    def _bounded(self, log: _Log, data: bytes, end: bool) -> _Write:
+        """The write of a chunk, cut at the bound of the log."""
         limited = log.size + len(data) > self._max_bytes
         if limited:
             kept = data[: self._max_bytes - log.size]
             notice = f"\n[the log ends here: it reached the limit of {self._max_bytes} bytes]\n"
             data, end = kept + notice.encode(), True
-        try:
-            # One hop to the threads for opening and writing: most logs are one short chunk.
-            log.file = await self._run(_append, log.path, log.file, log.size, data, end)
-        except OSError as error:
-            if error.errno in FULL_DISK:
-                raise ResourceExhausted(
-                    "disk_full",
-                    f"the disk of the log store has no room for log {key[0]}",
-                    hint="free space on the control plane's disk; agents keep their output until then",
-                ) from None
-            raise
-        self._keep_open(key, log)
-        log.size += len(data)
-        log.ended = log.ended or end
-        log.limited = limited
-        self._mark_dirty(key, log)
-        self.appended_bytes += len(data)
-        log.wake()
-        return Appended(log.size, refused=limited)
+        return _Write(log, data, end, limited)
+
+    async def _write(self, writes: dict[tuple[str, Stream], _Write]) -> dict[tuple[str, Stream], Appended]:
+        """Writes to logs whose locks are held, all in one way to a thread.
+
+        Raises:
+            ResourceExhausted: A log found no room; the others have what is theirs.
+        """
+        if not writes:
+            return {}
+        # Opening belongs to it: most logs are one short chunk.
+        results = await self._run(_append_all, list(writes.values()))
+        answers: dict[tuple[str, Stream], Appended] = {}
+        failed: tuple[str, OSError] | None = None
+        for (key, write), result in zip(writes.items(), results, strict=True):
+            if isinstance(result, OSError):
+                failed = failed or (key[0], result)
+                continue
+            log = write.log
+            log.file = result
+            self._keep_open(key, log)
+            log.size += len(write.data)
+            log.ended = log.ended or write.end
+            log.limited = write.limited
+            self._mark_dirty(key, log)
+            self.appended_bytes += len(write.data)
+            log.wake()
+            answers[key] = Appended(log.size, refused=write.limited)
+        if failed is None:
+            return answers
+        log_id, error = failed
+        if error.errno in FULL_DISK:
+            raise ResourceExhausted(
+                "disk_full",
+                f"the disk of the log store has no room for log {log_id}",
+                hint="free space on the control plane's disk; agents keep their output until then",
+            )
+        raise error
 
     def _log(self, log_id: str, stream: Stream) -> _Log:
         """The log, counted as used by one more; the caller takes one off again."""
         key = (log_id, stream)
         log = self._logs.get(key)
         if log is None:
-            if not _LOG_ID.fullmatch(log_id):
-                raise InvalidArgument(
-                    "bad_log_id",
-                    f"log_id is {log_id[:80]!r}",
-                    field="log_id",
-                    hint="give the id of an attempt",
-                )
+            _check_id(log_id)
             shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
-            path = self._root / shard / f"{log_id}.{stream.value}"
+            path = f"{self._prefix}{shard}/{log_id}.{stream.value}"
             # One stat in the loop: far cheaper than the way to a thread and back.
             found = _inspect(path)
             log = _Log(path, size=found.size, durable=0, ended=found.ended)
@@ -350,15 +444,41 @@ class FileLogStore:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
 
-def _inspect(path: Path) -> Extent:
+def _check_id(log_id: str) -> None:
+    if not _LOG_ID.fullmatch(log_id):
+        raise InvalidArgument(
+            "bad_log_id",
+            f"log_id is {log_id[:80]!r}",
+            field="log_id",
+            hint="give the id of an attempt",
+        )
+
+
+def _lock_order(key: tuple[str, Stream]) -> tuple[str, str]:
+    return (key[0], key[1].value)
+
+
+def _inspect(path: str) -> Extent:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return Extent(0, False)
     return Extent(found.st_size, not found.st_mode & stat.S_IWUSR)
 
 
-def _append(path: Path, file: int, start: int, data: bytes, end: bool) -> int:
+def _append_all(writes: list[_Write]) -> list[int | OSError]:
+    """The open file of each log after its write, or why there was none."""
+    results: list[int | OSError] = []
+    for write in writes:
+        log = write.log
+        try:
+            results.append(_append(log.path, log.file, log.size, write.data, write.end))
+        except OSError as error:
+            results.append(error)
+    return results
+
+
+def _append(path: str, file: int, start: int, data: bytes, end: bool) -> int:
     """Writes at `start`, opening the file if `file` is negative; returns the open file."""
     opened = file if file >= 0 else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     view, position = memoryview(data), start
@@ -389,12 +509,12 @@ def _sync(logs: list[_Log]) -> None:
             if opened >= 0:
                 os.close(opened)
         if log.durable == 0:
-            directories.add(log.path.parent)
+            directories.add(os.path.dirname(log.path))
     for directory in directories:
-        sync_directory(directory)
+        sync_directory(Path(directory))
 
 
-def _read(path: Path, offset: int, length: int) -> bytes:
+def _read(path: str, offset: int, length: int) -> bytes:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.pread(file, length, offset)
@@ -402,7 +522,7 @@ def _read(path: Path, offset: int, length: int) -> bytes:
         os.close(file)
 
 
-def _tail_offset(path: Path, size: int, lines: int) -> int:
+def _tail_offset(path: str, size: int, lines: int) -> int:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         end = size

@@ -11,7 +11,7 @@ from datatailr.v1 import log_pb2, log_pb2_grpc
 from ..core.errors import InvalidArgument, NotFound
 from ..core.values import AttemptState, RunState, TaskState
 from ..errors import Aborted
-from ..logstore import CHUNK, FileLogStore, Stream
+from ..logstore import CHUNK, Chunk, FileLogStore, Stream
 from ..ports import Engine
 from ..security.access import Permission
 from ..store.reads import Reads
@@ -29,6 +29,13 @@ _SILENCE = 15.0
 _OWNERS_KEPT = 4096
 """Answers about ownership kept per stream; they do not change."""
 
+_COMPANY = 0.002
+"""Seconds that a chunk waits for others before it is written: one way to a thread serves them all."""
+
+_GATHERED_BYTES = 1 << 20
+_GATHERED_CHUNKS = 256
+"""What may be gathered while a group is being written."""
+
 _NEVER_STARTED = frozenset({AttemptState.REJECTED, AttemptState.WITHDRAWN})
 
 _STREAMS = {
@@ -36,6 +43,9 @@ _STREAMS = {
     log_pb2.LOG_STREAM_STDOUT: Stream.STDOUT,
     log_pb2.LOG_STREAM_STDERR: Stream.STDERR,
 }
+
+
+_NUMBERS = {Stream.STDOUT: log_pb2.LOG_STREAM_STDOUT, Stream.STDERR: log_pb2.LOG_STREAM_STDERR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,33 +203,50 @@ class LogService(log_pb2_grpc.LogServiceServicer):
 
 
 class _Inbox:
-    """Chunks of one AppendLogs stream: appended at once, acknowledged together after a sync."""
+    """Chunks of one AppendLogs stream: appended in groups, acknowledged together after a sync.
+
+    What comes while a group is on its way to the disk makes up the next one.
+    """
 
     def __init__(self, logs: FileLogStore, owns: Callable[[str], Awaitable[bool]]) -> None:
         self._logs = logs
         self._owns = owns
         self._known: dict[str, bool] = {}
+        self._gathered: list[Chunk] = []
+        self._gathered_bytes = 0
+        self._appending: asyncio.Task[None] | None = None
         self._waiting: dict[tuple[str, Stream], log_pb2.AppendLogsResponse] = {}
         self._changed = asyncio.Event()
         self._ended = False
+        self._failure: Exception | None = None
 
     async def read(self, requests: AsyncIterator[log_pb2.AppendLogsRequest]) -> None:
-        """Appends everything that comes, until the sender ends."""
+        """Takes everything that comes, until the sender ends; returns when all of it is appended."""
         try:
             async for request in requests:
                 await self._take(request)
         finally:
+            if self._appending is not None:
+                # Also when cut off: what was half written must not be left behind by a cancellation.
+                await asyncio.wait({self._appending})
             self._ended = True
             self._changed.set()
 
     async def filled(self) -> bool:
-        """Waits for something to acknowledge; False when nothing will come any more."""
+        """Waits for something to acknowledge; False when nothing will come any more.
+
+        Raises:
+            ResourceExhausted: The store has no room for what came.
+            OSError: The store cannot be written.
+        """
         await self._changed.wait()
+        if self._failure is not None and not self._waiting:
+            raise self._failure
         return bool(self._waiting) or not self._ended
 
     async def settle(self) -> list[log_pb2.AppendLogsResponse]:
-        """Syncs what was taken so far and returns its answers, one for each log."""
-        if not self._ended:
+        """Syncs what was appended so far and returns its answers, one for each log."""
+        if not self._ended and self._failure is None:
             self._changed.clear()
         waiting, self._waiting = self._waiting, {}
         if not waiting:
@@ -231,27 +258,58 @@ class _Inbox:
         return list(waiting.values())
 
     async def _take(self, request: log_pb2.AppendLogsRequest) -> None:
+        log_id, data = request.log_id, request.data
         stream = _STREAMS.get(request.stream)
         if stream is None or request.stream == log_pb2.LOG_STREAM_UNSPECIFIED:
             raise _bad("stream", f"{request.stream} is no stream", "use STDOUT or STDERR")
-        if len(request.data) > CHUNK:
-            raise _bad("data", f"the chunk has {len(request.data)} bytes", f"send at most {CHUNK}")
+        if len(data) > CHUNK:
+            raise _bad("data", f"the chunk has {len(data)} bytes", f"send at most {CHUNK}")
         if request.offset < 0:
             raise _bad("offset", f"{request.offset} is negative", "count from 0")
-        owned = self._known.get(request.log_id)
+        owned = self._known.get(log_id)
         if owned is None:
             if len(self._known) >= _OWNERS_KEPT:
                 self._known.clear()
-            owned = self._known[request.log_id] = await self._owns(request.log_id)
-        response = log_pb2.AppendLogsResponse(log_id=request.log_id, stream=request.stream, refused=not owned)
-        if owned:
-            done = await self._logs.append(
-                request.log_id, stream, offset=request.offset, data=request.data, end=request.end
+            owned = self._known[log_id] = await self._owns(log_id)
+        if not owned:
+            self._answer(
+                log_pb2.AppendLogsResponse(log_id=log_id, stream=request.stream, refused=True), stream
             )
-            response.expected = done.expected
-            response.refused = done.refused
-            response.durable_offset = done.offset
-        self._waiting[(request.log_id, stream)] = response
+            return
+        self._gathered.append(Chunk(log_id, stream, request.offset, data, request.end))
+        self._gathered_bytes += len(data)
+        if self._appending is None:
+            self._appending = asyncio.create_task(self._append())
+        elif self._gathered_bytes > _GATHERED_BYTES or len(self._gathered) >= _GATHERED_CHUNKS:
+            # The sender has to wait, or what is not written yet would pile up here.
+            await asyncio.wait({self._appending})
+
+    async def _append(self) -> None:
+        """Appends what is gathered until nothing more has come meanwhile."""
+        try:
+            while self._gathered and self._failure is None:
+                await asyncio.sleep(_COMPANY)
+                chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
+                for chunk, done in zip(chunks, await self._logs.append_many(chunks), strict=True):
+                    self._answer(
+                        log_pb2.AppendLogsResponse(
+                            log_id=chunk.log_id,
+                            stream=_NUMBERS[chunk.stream],
+                            durable_offset=done.offset,
+                            expected=done.expected,
+                            refused=done.refused,
+                        ),
+                        chunk.stream,
+                    )
+        except Exception as error:
+            # Kept for the stream's own task, which ends the call with it.
+            self._failure = error
+            self._changed.set()
+        finally:
+            self._appending = None
+
+    def _answer(self, response: log_pb2.AppendLogsResponse, stream: Stream) -> None:
+        self._waiting[(response.log_id, stream)] = response
         self._changed.set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import random
 from collections.abc import AsyncIterator
@@ -221,6 +222,48 @@ async def test_append_refuses_what_it_cannot_understand(sender: Client) -> None:
     ):
         refusal = await refused(sender.stream(sender.logs.AppendLogs, iter([message])))
         assert (refusal.code, refusal.detail.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_a_burst_of_short_logs_is_answered_log_by_log(
+    sender: Client, faked: ControlPlane, running: FakeRunning
+) -> None:
+    names = [f"att_{number}" for number in range(1, 301)]
+    running.engine.owned.update(("agt_1", name) for name in names if name != "att_7")
+    requests = [
+        log_pb2.AppendLogsRequest(log_id=name, stream=stream, data=name.encode(), end=True)  # type: ignore[arg-type]
+        for name in names
+        for stream in (1, 2)
+    ]
+    answers = await remaining(sender.stream(sender.logs.AppendLogs, iter(requests)))
+    assert {(answer.log_id, answer.stream) for answer in answers} == {
+        (name, stream) for name in names for stream in (1, 2)
+    }
+    for answer in answers:
+        stranger = answer.log_id == "att_7"
+        assert (answer.refused, answer.expected) == (stranger, False)
+        assert answer.durable_offset == (0 if stranger else len(answer.log_id))
+    written = {path.name: path.read_text() for path in (faked.settings.data_dir / "logs").rglob("att_*")}
+    expected = [name for name in names if name != "att_7"]
+    assert written == {f"{name}.{suffix}": name for name in expected for suffix in ("out", "err")}
+
+
+async def test_a_full_disk_ends_the_stream_and_a_new_one_goes_on(
+    sender: Client, running: FakeRunning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.engine.owned.add(("agt_1", "att_1"))
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    appender = Appender(sender)
+    await appender.call.write(log_pb2.AppendLogsRequest(log_id="att_1", stream=1, data=b"text"))
+    refusal = await refused(appender.call)
+    assert (refusal.code, refusal.detail.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "disk_full")
+    monkeypatch.undo()
+    appender = Appender(sender)
+    assert (await appender.send("att_1", 0, b"text", end=True)).durable_offset == 4
+    appender.call.cancel()
 
 
 @pytest.mark.clause("B158")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from opentailr_controlplane.core.errors import InvalidArgument, ResourceExhausted
-from opentailr_controlplane.logstore import Appended, Extent, FileLogStore, Stream
+from opentailr_controlplane.logstore import Appended, Chunk, Extent, FileLogStore, Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 
@@ -263,3 +263,89 @@ async def test_own_log_goes_on_where_it_is(logs: FileLogStore) -> None:
     await logs.append_own("run_1", b"late\n")
     assert await everything(logs, "run_1") == b"one\ntwo\n"
     assert (await logs.extent("run_1", OUT)).ended
+
+
+async def test_a_group_is_taken_in_order_and_each_log_answers_for_itself(logs: FileLogStore) -> None:
+    await logs.append("full", OUT, offset=0, data=b"x", end=True)
+    answers = await logs.append_many(
+        [
+            Chunk("a", OUT, 0, b"one "),
+            Chunk("b", OUT, 0, b"b", end=True),
+            Chunk("a", Stream.STDERR, 0, b"err"),
+            Chunk("a", OUT, 4, b"two", end=True),
+            Chunk("b", OUT, 0, b"b", end=True),
+            Chunk("c", OUT, 5, b"gap"),
+            Chunk("full", OUT, 1, b"late"),
+        ]
+    )
+    assert answers == [
+        Appended(4),
+        Appended(1),
+        Appended(3),
+        Appended(7),
+        Appended(1),
+        Appended(0, expected=True),
+        Appended(1, refused=True),
+    ]
+    assert await everything(logs, "a") == b"one two"
+    assert await everything(logs, "a", Stream.STDERR) == b"err"
+    assert await logs.extent("a", OUT) == Extent(7, True)
+    assert await logs.durable("a", OUT) == 0
+    await logs.sync()
+    assert await logs.durable("a", OUT) == 7
+
+
+async def test_a_group_goes_to_the_threads_once(logs: FileLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    true_submit = logs._threads.submit
+    monkeypatch.setattr(
+        logs._threads, "submit", lambda call, *rest: (calls.append(call), true_submit(call, *rest))[1]
+    )
+    await logs.append_many([Chunk(f"att_{number}", OUT, 0, b"x", end=True) for number in range(100)])
+    assert len(calls) == 1
+
+
+async def test_groups_that_meet_do_not_wait_for_each_other_for_ever(logs: FileLogStore) -> None:
+    names = [f"att_{number}" for number in range(20)]
+    for offset in range(10):
+        forward = [Chunk(name, OUT, offset, b"x") for name in names]
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(logs.append_many(forward), logs.append_many(forward[::-1]))
+        assert all(answer == Appended(offset + 1) for group in answers for answer in group)
+
+
+async def test_a_log_without_room_leaves_the_others_theirs(
+    logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_pwrite = os.pwrite
+
+    def full(file: int, data: bytes, offset: int) -> int:
+        if bytes(data) == b"no":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return true_pwrite(file, data, offset)
+
+    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    with pytest.raises(ResourceExhausted, match="no room for log b"):
+        await logs.append_many(
+            [Chunk("a", OUT, 0, b"1"), Chunk("b", OUT, 0, b"no"), Chunk("c", OUT, 0, b"3")]
+        )
+    monkeypatch.undo()
+    await logs.sync()
+    assert [await logs.durable(name, OUT) for name in "abc"] == [1, 0, 1]
+    assert await logs.append("b", OUT, offset=0, data=b"no") == Appended(2)
+
+
+async def test_a_bad_name_in_a_group_takes_nothing(logs: FileLogStore) -> None:
+    with pytest.raises(InvalidArgument):
+        await logs.append_many([Chunk("a", OUT, 0, b"1"), Chunk("../x", OUT, 0, b"2")])
+    assert await logs.extent("a", OUT) == Extent(0, False)
+
+
+async def test_a_flood_of_short_logs_keeps_few_files_open(logs: FileLogStore) -> None:
+    most = 0
+    for first in range(0, 2000, 200):
+        await logs.append_many([Chunk(f"att_{first + n}", OUT, 0, b"x", end=True) for n in range(200)])
+        most = max(most, len(logs._open))
+    assert most <= 512 + 200
+    await logs.sync()
+    assert len(logs._open) == 0
