@@ -64,6 +64,9 @@ class RunLogWriter:
         self._known: dict[int, dict[int, int]] = {}
         """Last state told, by run and task, of runs that are active."""
         self._told_runs: dict[int, int] = {}
+        self._rows: dict[int, RunRow] = {}
+        """Last committed summary of runs that are active: each of its changes is told, so a change of
+        tasks alone needs no look at the store."""
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -71,6 +74,7 @@ class RunLogWriter:
         subscription = Subscription(self._engine.subscribe(maxsize=_BACKLOG))
         for run in await self._reads.active_runs():
             self._told_runs[run.run_id] = run.people_state
+            self._rows[run.run_id] = run
             self._known[run.run_id] = {
                 task.task_id: task.people_state for task in await self._tasks(run.run_id)
             }
@@ -130,6 +134,7 @@ class RunLogWriter:
             _log.warning("could not write the log of a run", run=run_id, exc_info=error)
 
     async def _tell_run(self, run_id: int, run: RunRow | None, tasks: list[TaskRow], whole: bool) -> None:
+        run = run or self._rows.get(run_id)
         if run is None or whole:
             run = await self._reads.run(run_id)
         if run is None:
@@ -153,10 +158,12 @@ class RunLogWriter:
             lines.append(f"{_stamp(run.end_time)} run {run_id} {state.name.lower()}{cause} ({_counts(run)})")
             self._known.pop(run_id, None)
             self._told_runs.pop(run_id, None)
+            self._rows.pop(run_id, None)
         else:
             if run.cancel_requested and before is not None and before >= 0:
                 lines.append(f"{_stamp(int(self._clock() * 1e6))} the run was asked to stop")
             self._told_runs[run_id] = -1 if run.cancel_requested else run.people_state
+            self._rows[run_id] = run
         if lines:
             await self._write(run, lines, end=terminal, stamped=True)
 
