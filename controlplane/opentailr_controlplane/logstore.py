@@ -17,17 +17,17 @@ import hashlib
 import itertools
 import os
 import re
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
 from .core.errors import InvalidArgument, ResourceExhausted
-from .files import FULL_DISK, fan_out, sync_directory
+from .files import FULL_DISK, fan_out
+from .logfiles import Extent, Log, Write, append_all, find_tail, inspect, read_range, sync_all
 
 DEFAULT_MAX_BYTES = 1 << 30
 """Most bytes of one stream of one log."""
@@ -48,9 +48,6 @@ _MOST_OPEN = 512
 
 _KEEP_KNOWN = 4096
 """Logs whose length is kept in memory; those with readers or unsynced bytes come on top."""
-
-_TAIL_BLOCK = 1 << 20
-"""Bytes read at once when lines are counted from the end."""
 
 _LOG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
 
@@ -90,44 +87,6 @@ class Appended:
     """The log has reached its bound; nothing more is taken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """How far a log reaches."""
-
-    size: int
-    ended: bool
-
-
-@dataclass(slots=True)
-class _Log:
-    path: str
-    size: int
-    durable: int
-    ended: bool
-    limited: bool = False
-    file: int = -1
-    dirty: bool = False
-    users: int = 0
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    waiters: set[asyncio.Future[None]] = field(default_factory=set)
-
-    def wake(self) -> None:
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.waiters.clear()
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """Bytes that go to the end of a log whose lock is held."""
-
-    log: _Log
-    data: bytes
-    end: bool
-    limited: bool
-
-
 class FileLogStore:
     """Logs in a directory; file work happens in its own threads.
 
@@ -141,9 +100,9 @@ class FileLogStore:
         self._prefix = f"{root}/"
         self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="logs")
-        self._logs: OrderedDict[tuple[str, Stream], _Log] = OrderedDict()
-        self._open: OrderedDict[tuple[str, Stream], _Log] = OrderedDict()
-        self._dirty: dict[tuple[str, Stream], _Log] = {}
+        self._logs: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
+        self._open: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
+        self._dirty: dict[tuple[str, Stream], Log] = {}
         self._sync_running: asyncio.Future[None] | None = None
         self._sync_next: asyncio.Future[None] | None = None
         self._sync_task: asyncio.Task[None] | None = None
@@ -203,8 +162,8 @@ class FileLogStore:
 
     async def _append_group(self, group: dict[tuple[str, Stream], Chunk]) -> list[Appended]:
         """Takes at most one chunk of each log."""
-        logs: dict[tuple[str, Stream], _Log] = {}
-        locked: list[_Log] = []
+        logs: dict[tuple[str, Stream], Log] = {}
+        locked: list[Log] = []
         try:
             for key in group:
                 logs[key] = self._log(*key)
@@ -213,7 +172,7 @@ class FileLogStore:
                 await logs[key].lock.acquire()
                 locked.append(logs[key])
             answers: dict[tuple[str, Stream], Appended] = {}
-            writes: dict[tuple[str, Stream], _Write] = {}
+            writes: dict[tuple[str, Stream], Write] = {}
             for key, chunk in group.items():
                 found = self._judge(key, logs[key], chunk)
                 if isinstance(found, Appended):
@@ -228,7 +187,7 @@ class FileLogStore:
             for log in logs.values():
                 log.users -= 1
 
-    def _judge(self, key: tuple[str, Stream], log: _Log, chunk: Chunk) -> Appended | _Write:
+    def _judge(self, key: tuple[str, Stream], log: Log, chunk: Chunk) -> Appended | Write:
         """What is to be written of a chunk, or the answer if it is nothing."""
         if log.limited:
             return Appended(log.size, refused=True)
@@ -285,7 +244,7 @@ class FileLogStore:
             want = min(limit, log.size - offset)
             if want <= 0:
                 return b""
-            return await self._run(_read, log.path, offset, want)
+            return await self._run(read_range, log.path, offset, want)
         finally:
             log.users -= 1
 
@@ -311,7 +270,7 @@ class FileLogStore:
             size = log.size
             if size == 0 or lines <= 0:
                 return size
-            return await self._run(_tail_offset, log.path, size, lines)
+            return await self._run(find_tail, log.path, size, lines)
         finally:
             log.users -= 1
 
@@ -325,16 +284,16 @@ class FileLogStore:
         finally:
             log.users -= 1
 
-    def _bounded(self, log: _Log, data: bytes, end: bool) -> _Write:
+    def _bounded(self, log: Log, data: bytes, end: bool) -> Write:
         """The write of a chunk, cut at the bound of the log."""
         limited = log.size + len(data) > self._max_bytes
         if limited:
             kept = data[: self._max_bytes - log.size]
             notice = f"\n[the log ends here: it reached the limit of {self._max_bytes} bytes]\n"
             data, end = kept + notice.encode(), True
-        return _Write(log, data, end, limited)
+        return Write(log, data, end, limited)
 
-    async def _write(self, writes: dict[tuple[str, Stream], _Write]) -> dict[tuple[str, Stream], Appended]:
+    async def _write(self, writes: dict[tuple[str, Stream], Write]) -> dict[tuple[str, Stream], Appended]:
         """Writes to logs whose locks are held, all in one way to a thread.
 
         Raises:
@@ -343,7 +302,7 @@ class FileLogStore:
         if not writes:
             return {}
         # Opening belongs to it: most logs are one short chunk.
-        results = await self._run(_append_all, list(writes.values()))
+        results = await self._run(append_all, list(writes.values()))
         answers: dict[tuple[str, Stream], Appended] = {}
         failed: tuple[str, OSError] | None = None
         for (key, write), result in zip(writes.items(), results, strict=True):
@@ -371,7 +330,7 @@ class FileLogStore:
             )
         raise error
 
-    def _log(self, log_id: str, stream: Stream) -> _Log:
+    def _log(self, log_id: str, stream: Stream) -> Log:
         """The log, counted as used by one more; the caller takes one off again."""
         key = (log_id, stream)
         log = self._logs.get(key)
@@ -380,8 +339,8 @@ class FileLogStore:
             shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
             path = f"{self._prefix}{shard}/{log_id}.{stream.value}"
             # One stat in the loop: far cheaper than the way to a thread and back.
-            found = _inspect(path)
-            log = _Log(path, size=found.size, durable=0, ended=found.ended)
+            found = inspect(path)
+            log = Log(path, size=found.size, durable=0, ended=found.ended)
             log.limited = log.ended and log.size > self._max_bytes
             self._logs[key] = log
             self._forget_idle()
@@ -396,11 +355,11 @@ class FileLogStore:
             if log.users == 0 and not log.dirty and log.file < 0:
                 del self._logs[key]
 
-    def _mark_dirty(self, key: tuple[str, Stream], log: _Log) -> None:
+    def _mark_dirty(self, key: tuple[str, Stream], log: Log) -> None:
         log.dirty = True
         self._dirty[key] = log
 
-    def _keep_open(self, key: tuple[str, Stream], log: _Log) -> None:
+    def _keep_open(self, key: tuple[str, Stream], log: Log) -> None:
         self._open[key] = log
         self._open.move_to_end(key)
         if len(self._open) <= _KEEP_OPEN:
@@ -421,7 +380,7 @@ class FileLogStore:
             dirty, self._dirty = self._dirty, {}
             reached = {key: (log, log.size, log.ended) for key, log in dirty.items()}
             try:
-                await self._run(_sync, [log for log, _, _ in reached.values()])
+                await self._run(sync_all, [log for log, _, _ in reached.values()])
             except OSError as error:
                 # The bytes stay unacknowledged, so their senders keep them.
                 self._dirty = {**dirty, **self._dirty}
@@ -456,89 +415,3 @@ def _check_id(log_id: str) -> None:
 
 def _lock_order(key: tuple[str, Stream]) -> tuple[str, str]:
     return (key[0], key[1].value)
-
-
-def _inspect(path: str) -> Extent:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return Extent(0, False)
-    return Extent(found.st_size, not found.st_mode & stat.S_IWUSR)
-
-
-def _append_all(writes: list[_Write]) -> list[int | OSError]:
-    """The open file of each log after its write, or why there was none."""
-    results: list[int | OSError] = []
-    for write in writes:
-        log = write.log
-        try:
-            results.append(_append(log.path, log.file, log.size, write.data, write.end))
-        except OSError as error:
-            results.append(error)
-    return results
-
-
-def _append(path: str, file: int, start: int, data: bytes, end: bool) -> int:
-    """Writes at `start`, opening the file if `file` is negative; returns the open file."""
-    opened = file if file >= 0 else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    view, position = memoryview(data), start
-    try:
-        while view:
-            written = os.pwrite(opened, view, position)
-            view, position = view[written:], position + written
-        if end:
-            os.fchmod(opened, 0o400)
-    except OSError:
-        os.ftruncate(opened, start)
-        if file < 0:
-            os.close(opened)
-        raise
-    return opened
-
-
-def _sync(logs: list[_Log]) -> None:
-    directories = set()
-    for log in logs:
-        file = log.file
-        opened = -1
-        try:
-            if file < 0:
-                file = opened = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(file)
-        finally:
-            if opened >= 0:
-                os.close(opened)
-        if log.durable == 0:
-            directories.add(os.path.dirname(log.path))
-    for directory in directories:
-        sync_directory(Path(directory))
-
-
-def _read(path: str, offset: int, length: int) -> bytes:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.pread(file, length, offset)
-    finally:
-        os.close(file)
-
-
-def _tail_offset(path: str, size: int, lines: int) -> int:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        end = size
-        # The newline that ends the last line begins no further one.
-        left = lines + (os.pread(file, 1, size - 1) == b"\n")
-        while end > 0:
-            begin = max(0, end - _TAIL_BLOCK)
-            block = os.pread(file, end - begin, begin)
-            found = block.count(b"\n")
-            if found >= left:
-                position = len(block)
-                for _ in range(left):
-                    position = block.rindex(b"\n", 0, position)
-                return begin + position + 1
-            left -= found
-            end = begin
-        return 0
-    finally:
-        os.close(file)

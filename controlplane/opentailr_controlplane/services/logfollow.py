@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ..logstore import Extent, FileLogStore, Stream
+from ..logfiles import Extent
+from ..logstore import FileLogStore, Stream
 
 QUIET = 10.0
 """Seconds without a byte after which the log of something that is over counts as complete though no end

@@ -272,7 +272,7 @@ async def test_a_full_disk_ends_the_stream_and_a_new_one_goes_on(
     def full(file: int, data: bytes, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    monkeypatch.setattr("opentailr_controlplane.logfiles.os.pwrite", full)
     appender = Appender(sender)
     await appender.call.write(log_pb2.AppendLogsRequest(log_id="att_1", stream=1, data=b"text"))
     refusal = await refused(appender.call)

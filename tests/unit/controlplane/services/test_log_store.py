@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from opentailr_controlplane.core.errors import InvalidArgument, ResourceExhausted
-from opentailr_controlplane.logstore import Appended, Chunk, Extent, FileLogStore, Stream
+from opentailr_controlplane.logfiles import Extent
+from opentailr_controlplane.logstore import Appended, Chunk, FileLogStore, Stream
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 
@@ -73,7 +74,7 @@ async def test_durable_offset_follows_the_sync(logs: FileLogStore, monkeypatch: 
     def broken(file: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("opentailr_controlplane.logstore.os.fsync", broken)
+    monkeypatch.setattr("opentailr_controlplane.logfiles.os.fsync", broken)
     await logs.append("a", OUT, offset=3, data=b"45")
     with pytest.raises(OSError, match="Input/output"):
         await logs.sync()
@@ -101,7 +102,7 @@ async def test_one_sync_serves_all_that_gathered(logs: FileLogStore, monkeypatch
     synced: list[int] = []
     true_fsync = os.fsync
     monkeypatch.setattr(
-        "opentailr_controlplane.logstore.os.fsync", lambda file: (synced.append(file), true_fsync(file))[1]
+        "opentailr_controlplane.logfiles.os.fsync", lambda file: (synced.append(file), true_fsync(file))[1]
     )
     for number in range(50):
         await logs.append("a", OUT, offset=number, data=b"x")
@@ -150,7 +151,7 @@ async def test_tail(logs: FileLogStore, text: bytes, lines: int, tail: bytes) ->
 async def test_tail_across_blocks_agrees_with_splitting(
     logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("opentailr_controlplane.logstore._TAIL_BLOCK", 7)
+    monkeypatch.setattr("opentailr_controlplane.logfiles._TAIL_BLOCK", 7)
     random_ = random.Random(3)
     for number in range(40):
         text = b"".join(random_.choice([b"\n", b"a", b"bcd"]) for _ in range(random_.randrange(60)))
@@ -232,7 +233,7 @@ async def test_full_disk_takes_nothing_of_the_chunk(
             raise OSError(errno.ENOSPC, "No space left on device")
         return true_pwrite(file, data[:1], offset)
 
-    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    monkeypatch.setattr("opentailr_controlplane.logfiles.os.pwrite", full)
     with pytest.raises(ResourceExhausted, match="no room"):
         await logs.append("a", OUT, offset=3, data=b"456")
     monkeypatch.undo()
@@ -324,7 +325,7 @@ async def test_a_log_without_room_leaves_the_others_theirs(
             raise OSError(errno.ENOSPC, "No space left on device")
         return true_pwrite(file, data, offset)
 
-    monkeypatch.setattr("opentailr_controlplane.logstore.os.pwrite", full)
+    monkeypatch.setattr("opentailr_controlplane.logfiles.os.pwrite", full)
     with pytest.raises(ResourceExhausted, match="no room for log b"):
         await logs.append_many(
             [Chunk("a", OUT, 0, b"1"), Chunk("b", OUT, 0, b"no"), Chunk("c", OUT, 0, b"3")]
