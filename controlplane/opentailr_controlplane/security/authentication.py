@@ -15,6 +15,8 @@ _BEARER = "bearer "
 
 _AGENT_ONLY = ("/datatailr.v1.AgentService/", "/datatailr.v1.LogService/AppendLogs")
 _ANYBODY = ("/datatailr.v1.ObjectService/",)
+# Code of an administrator's job is no administrator.
+_NOT_FOR_RUNS = ("/datatailr.v1.NodeService/SetNodeSchedulable",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,12 @@ def check_role(caller: Caller, method: str) -> None:
             "not_for_agents",
             f"{method.rsplit('/', 1)[1]} is for people; the token given is that of agents",
             hint="use the token in admin.token of the data directory",
+        )
+    elif caller.role is Role.RUN and method in _NOT_FOR_RUNS:
+        raise PermissionDenied(
+            "not_for_runs",
+            f"{method.rsplit('/', 1)[1]} is for people; the token given is that of run {caller.run_id}",
+            hint="call it from outside of a task with a token of your own",
         )
 
 

@@ -20,6 +20,7 @@ from opentailr_controlplane.security.access import (
     check_run_as,
     default_acl,
 )
+from opentailr_controlplane.security.authentication import Caller, check_role
 from opentailr_controlplane.security.tokens import (
     InsecureFile,
     Role,
@@ -155,3 +156,13 @@ def test_a_shared_directory_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
     DataDirectory(tmp_path / "new").release()
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_code_of_an_administrators_job_is_no_administrator() -> None:
+    method = "/datatailr.v1.NodeService/SetNodeSchedulable"
+    check_role(Caller(Role.USER, ADMIN), method)
+    check_role(Caller(Role.RUN, ADMIN, 7), "/datatailr.v1.JobService/SaveJob")
+    with pytest.raises(PermissionDenied) as caught:
+        check_role(Caller(Role.RUN, ADMIN, 7), method)
+    assert caught.value.reason == "not_for_runs"
+    assert "run 7" in str(caught.value)
