@@ -45,6 +45,9 @@ _STREAMS = {
 }
 
 
+_SETTLE = 2.0
+"""Most seconds that a read of a finished log waits for its end; a node that is gone never sends it."""
+
 _NUMBERS = {Stream.STDOUT: log_pb2.LOG_STREAM_STDOUT, Stream.STDERR: log_pb2.LOG_STREAM_STDERR}
 
 
@@ -109,6 +112,8 @@ class LogService(log_pb2_grpc.LogServiceServicer):
         if not source.log_id:
             yield log_pb2.ReadLogResponse(offset=request.offset, end=source.final)
             return
+        if not request.follow and not source.final:
+            await self._settle(source, stream)
         offset = request.offset
         if request.WhichOneof("start") == "tail_lines":
             offset = await self._logs.tail_offset(source.log_id, stream, request.tail_lines)
@@ -127,6 +132,18 @@ class LogService(log_pb2_grpc.LogServiceServicer):
             yield log_pb2.ReadLogResponse(offset=offset, data=data)
             offset += len(data)
         yield log_pb2.ReadLogResponse(offset=offset, end=extent.ended or source.final)
+
+    async def _settle(self, source: _Source, stream: Stream) -> None:
+        """Gives the last bytes of what is over a moment to arrive: logs travel apart from states."""
+        extent = await self._logs.extent(source.log_id, stream)
+        if extent.ended or not await source.over():
+            return
+        try:
+            async with asyncio.timeout(_SETTLE):
+                while not extent.ended:
+                    extent = await self._logs.wait(source.log_id, stream, extent.size)
+        except TimeoutError:
+            return
 
     async def _source(self, request: log_pb2.ReadLogRequest) -> _Source:
         target = request.WhichOneof("target")

@@ -323,6 +323,42 @@ async def test_follow_ends_when_the_writer_is_gone_for_good(
     assert (await remaining(call))[-1].end is True
 
 
+@pytest.mark.clause("B155")
+async def test_a_finished_tasks_log_is_read_to_its_end_though_that_comes_later(
+    user: Client, sender: Client, running: FakeRunning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opentailr_controlplane.services.logs._SETTLE", 30.0)
+    await running.put(schema.runs, run_row())
+    await running.put(schema.run_tasks, task_row(attempt_id="att_1", fence=1))
+    await running.put(schema.attempts, attempt_row("att_1", state=int(AttemptState.SUCCEEDED)))
+    running.engine.owned.add(("agt_1", "att_1"))
+    appender = Appender(sender)
+    await appender.send("att_1", 0, b"early ")
+    reading = asyncio.create_task(text_of(user, task_log()))
+    missing = object_pb2.FindMissingObjectsRequest()
+    for _ in range(5):  # the read has long begun when these are answered
+        await user.call(user.objects.FindMissingObjects, missing)
+    assert not reading.done()
+    await appender.send("att_1", 6, b"late", end=True)
+    assert await reading == (b"early late", True)
+    appender.call.cancel()
+
+
+@pytest.mark.clause("B155")
+async def test_a_finished_tasks_log_without_an_end_is_read_all_the_same(
+    user: Client, sender: Client, running: FakeRunning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opentailr_controlplane.services.logs._SETTLE", 0.05)
+    await running.put(schema.runs, run_row())
+    await running.put(schema.run_tasks, task_row(attempt_id="att_1", fence=1))
+    await running.put(schema.attempts, attempt_row("att_1", state=int(AttemptState.LOST)))
+    running.engine.owned.add(("agt_1", "att_1"))
+    appender = Appender(sender)
+    await appender.send("att_1", 0, b"all there is")
+    assert (await text_of(user, task_log()))[0] == b"all there is"
+    appender.call.cancel()
+
+
 async def test_logs_of_tasks_that_never_ran_are_empty_and_complete(
     user: Client, running: FakeRunning
 ) -> None:
