@@ -8,9 +8,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Two workers suit two cores; each has a platform of its own.
 PYTEST_ARGS ?= -n 2
+SEEDS ?= 0:5000
+MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up test test-slow lint types protos check-protos bench clean
+.PHONY: help venv demo up test test-slow lint types protos check-protos bench docs sim soak clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -52,6 +54,15 @@ check-protos: venv ## Prove that the committed stubs are fresh
 
 bench: venv ## Run the benchmarks; each prints a ratio against a limit of the same run
 	$(BIN)/python -m benchmarks
+
+docs: venv ## Build the documentation into build/docs, warnings as errors
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+sim: venv ## Simulate with faults: make sim SEEDS=0:5000
+	$(BIN)/python -m tests.sim --seeds $(SEEDS)
+
+soak: venv ## Random work and random faults on real processes: make soak MINUTES=60
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) .venv-protos .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
