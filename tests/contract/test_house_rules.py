@@ -17,7 +17,7 @@ COMPONENTS = {
 GENERATED = COMPONENTS["datatailr"] / "v1"
 SHARED = ("datatailr.v1", "datatailr.errors")
 """What every component may use of the SDK."""
-PURE_HELPERS: tuple[str, ...] = ("datatailr.scheduler.names",)
+PURE_HELPERS: tuple[str, ...] = ("datatailr.scheduler.names", "datatailr.filters")
 """Helpers of the SDK without state or I/O that the servers share."""
 IMPURE = {
     "asyncio",
