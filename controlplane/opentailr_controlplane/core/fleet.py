@@ -24,8 +24,8 @@ from .errors import InvalidArgument, NotFound
 from .flow import end_attempt, mark_started
 from .images import build_lost, build_reported
 from .model import Agent, Attempt, State
-from .placement import close, learn_image, live, refresh, release
-from .timers import arm_mono
+from .placement import close, could_build, ever_fits, learn_image, live, refresh, release
+from .timers import arm_lease
 from .transitions import ATTEMPT, move_agent, move_attempt
 from .values import AgentState, AttemptState, Cause, CauseKind, Instant
 
@@ -130,6 +130,7 @@ def heartbeat(state: State, event: AgentHeartbeat, now: Instant) -> None:
     if agent.pressure != event.pressure:
         agent.pressure = event.pressure
         refresh(state, agent)
+        relieve(state, agent, now)
     state.effects.items.append(LeaseGrant(agent.agent_id, agent.epoch, event.counter))
 
 
@@ -157,6 +158,7 @@ def applied(state: State, event: AgentApplied, now: Instant) -> None:
         move_agent(state, agent, target, "agent")
         settle_drain(state, agent)
         refresh(state, agent)
+        relieve(state, agent, now)
 
 
 def report(state: State, event: AgentReport, now: Instant) -> None:
@@ -260,29 +262,75 @@ def closed(state: State, event: SessionClosed, now: Instant) -> None:
         _suspend(state, agent, "agent", now)
 
 
-def lease_due(state: State, agent_id: str, now: Instant) -> None:
-    """A reminder came: judges the lease as it stands now."""
+def lease_due(state: State, agent_id: str, due: int, now: Instant) -> None:
+    """A reminder came: judges the lease as it stands now, unless an earlier reminder took its place."""
     agent = state.agents[agent_id]
-    agent.lease_armed = False
+    if agent.lease_armed != due:
+        return
+    agent.lease_armed = 0
     settings = state.settings
     if agent.state is AgentState.DOWN:
         return
     suspect_at = max(agent.lease_start + settings.lease_ttl, state.lease_floor)
-    lost_at = max(agent.lease_start + settings.lost_after, state.lease_floor)
     if agent.state.connected:
         if now.mono < suspect_at:
-            _arm(state, agent, suspect_at)
+            arm_lease(state, agent, suspect_at)
             return
         state.effects.items.append(Dismiss(agent_id, agent.epoch, "No heartbeat came.", False))
         _suspend(state, agent, "time", now)
         return
+    lost_at = _lost_at(state, agent)
     if now.mono < lost_at:
-        _arm(state, agent, lost_at)
+        arm_lease(state, agent, lost_at)
         return
-    move_agent(state, agent, AgentState.DOWN, "time")
-    seconds = settings.lost_after / 1e6
+    _give_up(state, agent, now)
+
+
+def relieve(state: State, taker: Agent, now: Instant) -> None:
+    """A node takes work (again): what overdue nodes hold and it could take need not wait for them longer."""
+    if taker.state is not AgentState.READY or taker.pressure:
+        return
+    for agent in state.agents.values():
+        if agent.state is AgentState.SUSPECT and now.mono >= _lost_at(state, agent):
+            _give_up(state, agent, now)
+
+
+def _give_up(state: State, agent: Agent, now: Instant) -> None:
+    """Lease and grace are over: loses what another node can take over.
+
+    The rest would only wait for this very node: it is kept until the patience for a lone node is over, or
+    a stop is wanted. So a laptop that slept, or a paused machine, goes on with its tasks (decision 7).
+    """
+    patient_until = max(agent.lease_start + state.settings.lone_patience, state.lease_floor)
+    others = [
+        other
+        for other in state.agents.values()
+        if other is not agent and other.state is AgentState.READY and not other.pressure
+    ]
+    seconds = (now.mono - agent.lease_start) / 1e6
     cause = Cause(CauseKind.LEASE_LOST, f"Node {agent.name} was not heard from for {seconds:.0f} s.")
-    _lose_all(state, agent, cause, now, owner="time", gone=False)
+    takers: dict[tuple[int, float], bool] = {}
+    kept = False
+    for attempt in list(agent.attempts.values()):
+        if not live(attempt):
+            continue
+        if now.mono < patient_until and not attempt.stop_wanted:
+            shape = (attempt.memory_bytes, attempt.cpu)
+            if shape not in takers:
+                takers[shape] = any(ever_fits(other, *shape) for other in others)
+            if not takers[shape]:
+                kept = True
+                continue
+        _lose(state, attempt, cause, now, owner="time")
+    for build in list(agent.builds.values()):
+        if now.mono < patient_until and not any(could_build(state, other, build) for other in others):
+            kept = True
+            continue
+        build_lost(state, build, cause, now, owner="time")
+    if kept:
+        arm_lease(state, agent, patient_until)
+    else:
+        move_agent(state, agent, AgentState.DOWN, "time")
 
 
 def set_schedulable(state: State, event: SetNodeSchedulable, now: Instant) -> Agent:
@@ -311,6 +359,7 @@ def set_schedulable(state: State, event: SetNodeSchedulable, now: Instant) -> Ag
         state.effects.items.append(Directive(agent.agent_id, agent.epoch, agent.schedulable, reason))
     if event.schedulable and agent.state in (AgentState.DRAINING, AgentState.DRAINED):
         move_agent(state, agent, AgentState.READY, "user")
+        relieve(state, agent, now)
     elif not event.schedulable and agent.state is AgentState.READY:
         move_agent(state, agent, AgentState.DRAINING, "user")
         settle_drain(state, agent)
@@ -350,20 +399,17 @@ def _suspend(state: State, agent: Agent, owner: str, now: Instant) -> None:
     agent.last_heard = now.wall
     state.dirty.agents[agent.agent_id] = agent
     refresh(state, agent)
-    lost_at = max(agent.lease_start + state.settings.lost_after, state.lease_floor)
-    arm_mono(state, lost_at, "lease", agent.agent_id)
+    arm_lease(state, agent, _lost_at(state, agent))
 
 
 def _start_lease(state: State, agent: Agent, start: int) -> None:
     agent.lease_start = start
-    _arm(state, agent, max(start + state.settings.lease_ttl, state.lease_floor))
+    # When the reminder comes, the lease as it then stands decides.
+    arm_lease(state, agent, max(start + state.settings.lease_ttl, state.lease_floor))
 
 
-def _arm(state: State, agent: Agent, due: int) -> None:
-    # One reminder an agent: when it comes, the lease as it then stands decides.
-    if not agent.lease_armed:
-        agent.lease_armed = True
-        arm_mono(state, due, "lease", agent.agent_id)
+def _lost_at(state: State, agent: Agent) -> int:
+    return max(agent.lease_start + state.settings.lost_after, state.lease_floor)
 
 
 def _lose(state: State, attempt: Attempt, cause: Cause, now: Instant, *, owner: str) -> None:

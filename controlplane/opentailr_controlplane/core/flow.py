@@ -11,7 +11,7 @@ from .errors import FailedPrecondition
 from .model import Attempt, PriorRun, Run, State, Task, Version
 from .placement import enqueue, release, unqueue
 from .rows import OutcomeRow
-from .timers import arm_wall
+from .timers import arm_lease, arm_wall
 from .transitions import check, move_attempt, move_run, move_task
 from .values import (
     DONE,
@@ -275,7 +275,10 @@ def _failed(
         end_task(state, run, task, TaskState.FAILED, owner="agent", cause=cause, now=now)
         return
     cause = cause or Cause(CauseKind.NODE_FAULT, "The node could not run it.")
-    task.infra_failures += 1
+    # What the operator planned is charged to nobody: restarts of a node must never fail a run.
+    planned = cause.kind is CauseKind.NODE_DRAINED
+    if not planned or task.attempts - task.infra_failures > state.settings.drain_budget:
+        task.infra_failures += 1
     if task.infra_failures > state.settings.infra_budget:
         final = Cause(
             cause.kind,
@@ -339,9 +342,14 @@ def _wind_down(state: State, run: Run, idle: TaskState, now: Instant) -> None:
         agent = state.agents[attempt.agent_id]
         agent.changed[attempt.attempt_id] = None
         state.outgoing[agent.agent_id] = None
-        if not agent.state.connected and attempt.state is AttemptState.ASSIGNED:
+        if agent.state.connected:
+            continue
+        if attempt.state is AttemptState.ASSIGNED:
             # Perhaps it never arrived. Should the agent come back with it, it counts until it is gone.
             end_attempt(state, attempt, AttemptState.WITHDRAWN, owner="core", cause=run.cause, now=now)
+        else:
+            # What nobody wants is not waited for with the patience for a lone node.
+            arm_lease(state, agent, now.mono)
     if run.run_id in state.runs:
         settle(state, run, now)
 

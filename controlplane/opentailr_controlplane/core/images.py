@@ -117,7 +117,8 @@ def build_lost(state: State, build: Build, cause: Cause, now: Instant, *, owner:
     build.cause = cause = Cause(cause.kind, cause.message[:4096])
     build.end_time = now.wall
     _end(state, build, BuildState.LOST, owner)
-    image.tries += 1
+    if cause.kind is not CauseKind.NODE_DRAINED:
+        image.tries += 1
     if image.tries > state.settings.infra_budget:
         image.end_time = now.wall
         _fail(state, image, cause, "core", now)

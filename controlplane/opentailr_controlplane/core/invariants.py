@@ -83,7 +83,7 @@ def _task(state: State, run: Run, task: Task) -> None:
     _demand(task.fence == task.attempts, 3, f"{where}: fences and attempts differ")
     _demand(task.infra_failures <= state.settings.infra_budget + 1, 8, f"{where}: infrastructure budget")
     charged = task.attempts - task.infra_failures
-    _demand(charged <= 1, 8, f"{where}: charged {charged} attempts to the user")
+    _demand(charged <= 1 + state.settings.drain_budget, 8, f"{where}: charged {charged} attempts to the user")
     queued = task.state is TaskState.READY and not run.held
     _demand(bool(task.queue_seq) == queued, 29, f"{where}: queue ticket {task.queue_seq}")
     _demand(task.result is None or task.state in DONE, 5, f"{where}: a result without an outcome")
@@ -198,9 +198,9 @@ class History:
             self.attempts[attempt.attempt_id] = attempt.state
             if attempt.state is AttemptState.LOST and before is not AttemptState.LOST:
                 agent = state.agents[attempt.agent_id]
-                if agent.state is AgentState.DOWN:
+                if not agent.state.connected:
                     settings = state.settings
-                    earliest = max(self.heard.get(agent.agent_id, 0) + settings.lease_ttl, state.lease_floor)
+                    earliest = max(self.heard.get(agent.agent_id, 0) + settings.lost_after, state.lease_floor)
                     _demand(now.mono >= earliest, 18, f"{attempt.attempt_id} lost too early")
         for agent in state.agents.values():
             _demand(agent.epoch >= self.epochs.get(agent.agent_id, 0), 11, f"{agent.agent_id}: epoch fell")

@@ -231,7 +231,8 @@ class Agent:
     pressure: str = ""
     lease_start: int = 0
     """Monotonic time from which the lease counts."""
-    lease_armed: bool = False
+    lease_armed: int = 0
+    """Monotonic time of the reminder to judge the lease; 0 when there is none."""
     attempt_limit: int = 0
     attempts_sent: int = 0
     build_limit: int = 0

@@ -276,6 +276,12 @@ def _assign(state: State, run: Run, task: Task, agent: Agent, shape: Shape, now:
             order[agent.agent_id] = None
 
 
+def could_build(state: State, agent: Agent, build: Build) -> bool:
+    """True when the agent makes builds of this kind, now or as soon as it has room."""
+    pre = bool(state.images[build.image_key].recipe.build_script_pre.strip())
+    return agent.state is AgentState.READY and (agent.allows_pre_scripts or not pre)
+
+
 def may_build(agent: Agent, needs_pre_scripts: bool) -> bool:
     """True when the agent takes a build now."""
     return (

@@ -23,8 +23,14 @@ class CoreSettings:
     recovery_grace: int = 30 * SECOND
     """After a start of the control plane no lease ends before this: a restart cannot lose the fleet."""
 
+    lone_patience: int = 600 * SECOND
+    """How long after its last heartbeat a node keeps attempts that no other node could take over."""
+
     infra_budget: int = 3
     """Extra attempts of a task after failures that are the platform's fault."""
+
+    drain_budget: int = 1_000
+    """Extra attempts of a task after planned drains, which are charged to nobody; a mere bound."""
 
     infra_backoff: int = SECOND
     """Pause before the first such extra attempt where the node itself failed; it doubles."""
@@ -43,6 +49,6 @@ class CoreSettings:
 
     @property
     def lost_after(self) -> int:
-        """From the last heartbeat to the loss of an agent's attempts."""
+        """From the last heartbeat to the loss of those of an agent's attempts that another node can take."""
         span = self.lease_ttl + self.lease_grace
         return span + span // 1000

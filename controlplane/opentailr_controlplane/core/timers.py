@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from .model import State
+from .model import Agent, State
 
 
 def arm_wall(state: State, due: int, kind: str, key: tuple[int, int]) -> None:
@@ -19,6 +19,13 @@ def arm_wall(state: State, due: int, kind: str, key: tuple[int, int]) -> None:
 def arm_mono(state: State, due: int, kind: str, key: str) -> None:
     """Reminds at a monotonic time: `lease` (agent)."""
     heapq.heappush(state.mono_timers, (due, kind, key))
+
+
+def arm_lease(state: State, agent: Agent, due: int) -> None:
+    """Reminds to judge an agent's lease: one reminder an agent counts, the earliest asked for."""
+    if not agent.lease_armed or due < agent.lease_armed:
+        agent.lease_armed = due
+        arm_mono(state, due, "lease", agent.agent_id)
 
 
 def next_due(state: State) -> tuple[int | None, int | None]:

@@ -12,6 +12,7 @@ import opentailr_controlplane.core as core
 from opentailr_controlplane.core.commands import AgentBye, AgentCredit, AgentHeartbeat, InventoryEntry, Tick
 from opentailr_controlplane.core.effects import Acknowledge, Dismiss, VerdictKind, Welcome
 from opentailr_controlplane.core.errors import IllegalTransition
+from opentailr_controlplane.core.settings import CoreSettings
 from opentailr_controlplane.core.transitions import MACHINES, check
 from opentailr_controlplane.core.values import (
     SECOND,
@@ -22,6 +23,9 @@ from opentailr_controlplane.core.values import (
     Instant,
     TaskState,
 )
+
+IMPATIENT = CoreSettings(lone_patience=0)
+"""What only this node could run is lost with its lease, too."""
 
 
 def test_the_core_imports_nothing_that_waits_or_looks_outside() -> None:
@@ -140,7 +144,8 @@ def test_a_new_journal_loses_what_may_have_run(world: World) -> None:
     assert world.attempt(run).fence == 2 and world.state.agents["agt_1"].acked_seq == 0
 
 
-def test_nothing_is_lost_before_lease_and_grace(world: World) -> None:
+def test_nothing_is_lost_before_lease_and_grace() -> None:
+    world = World(IMPATIENT)
     run = world.ready(task(0))
     attempt = world.attempt(run)
     world.report(attempt, AttemptState.RUNNING)
@@ -158,7 +163,8 @@ def test_nothing_is_lost_before_lease_and_grace(world: World) -> None:
     assert run.tasks[0].state is TaskState.READY
 
 
-def test_a_pause_of_the_control_plane_itself_loses_nothing(world: World) -> None:
+def test_a_pause_of_the_control_plane_itself_loses_nothing() -> None:
+    world = World(IMPATIENT)
     run = world.ready(task(0))
     attempt = world.attempt(run)
     world.report(attempt, AttemptState.RUNNING)
@@ -185,7 +191,8 @@ def test_a_closed_stream_is_suspect_at_once_and_may_come_back(world: World) -> N
     assert attempt.state is AttemptState.RUNNING and run.tasks[0].fence == 1
 
 
-def test_room_of_a_lost_attempt_is_held_until_it_is_gone(world: World) -> None:
+def test_room_of_a_lost_attempt_is_held_until_it_is_gone() -> None:
+    world = World(IMPATIENT)
     run = world.ready(task(0))
     lost = world.attempt(run)
     world.report(lost, AttemptState.RUNNING)
@@ -220,9 +227,9 @@ def test_an_agent_that_ends_gets_no_attempt_back(world: World) -> None:
     run = world.ready(task(0))
     first = world.attempt(run)
     world.report(first, AttemptState.FAILED, kind=CauseKind.NODE_DRAINED)
-    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 1
+    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 0
     world.do(AgentBye("agt_1", world.state.agents["agt_1"].epoch, False))
-    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 1
+    assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 0
     world.join()
     second = world.attempt(run)
     assert run.tasks[0].state is TaskState.ACTIVE and second.fence > first.fence

@@ -152,7 +152,7 @@ def test_expire_after_counts_from_the_end_of_a_completed_run(world: World) -> No
     assert not world.state.expiries
 
 
-@pytest.mark.parametrize("kind", [CauseKind.NODE_FAULT, CauseKind.LOST_BY_RUNTIME, CauseKind.NODE_DRAINED])
+@pytest.mark.parametrize("kind", [CauseKind.NODE_FAULT, CauseKind.LOST_BY_RUNTIME])
 def test_failures_of_the_platform_are_tried_again_three_times(world: World, kind: CauseKind) -> None:
     run = world.ready(task(0))
     for number in range(4):
@@ -164,8 +164,6 @@ def test_failures_of_the_platform_are_tried_again_three_times(world: World, kind
             assert run.tasks[0].state is TaskState.BACKOFF
             world.pass_time(0.5)
             world.beat()
-        elif run.tasks[0].state is TaskState.READY:
-            world.join()  # An agent that was drained takes nothing more before it is back.
     assert run.tasks[0].state is TaskState.FAILED and run.state is RunState.FAILED
     assert run.tasks[0].cause is not None and run.tasks[0].cause.kind is kind
 
