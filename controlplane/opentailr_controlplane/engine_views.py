@@ -159,6 +159,11 @@ class EngineViews:
             reasons[-1] = of_run
         return reasons
 
+    def waiting_tasks(self, run_id: int, *, limit: int) -> list[int]:
+        """The first tasks of an active run that wait for nothing but the platform, at most so many."""
+        run = self._state.runs.get(run_id)
+        return waiting.waiting_tasks(run, limit) if run is not None else []
+
     def image_waiting_for(self, image_key: str) -> str:
         """Why a build has not begun; empty when it has."""
         image = self._state.images.get(image_key)

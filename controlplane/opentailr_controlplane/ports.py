@@ -135,6 +135,9 @@ class Engine(Protocol):
     def waiting_for(self, run_id: int, task_ids: Iterable[int] = ()) -> dict[int, tuple[str, ...]]:
         """Why an active run waits, for people: -1 to its reasons as a whole, ids to those of `task_ids`."""
 
+    def waiting_tasks(self, run_id: int, *, limit: int) -> list[int]:
+        """The first tasks of an active run that wait for nothing but the platform, at most so many."""
+
     def image_waiting_for(self, image_key: str) -> str:
         """Why a build has not begun, for people; empty when it has."""
 

@@ -15,6 +15,7 @@ from .rows import (
     IdempotencyRow,
     ImageRow,
     JobRow,
+    LateRow,
     OutcomeRow,
     RunRow,
     TaskRow,
@@ -46,6 +47,7 @@ class WriteBatch:
     remembered: list[IdempotencyRow] = field(default_factory=list)
     forgotten: list[tuple[str, str]] = field(default_factory=list)
     expired_runs: list[int] = field(default_factory=list)
+    late: list[LateRow] = field(default_factory=list)
 
 
 def collect(state: State) -> WriteBatch | None:
@@ -71,4 +73,5 @@ def collect(state: State) -> WriteBatch | None:
         [snapshots.idempotency_row(key, kept) for key, kept in dirty.remembered.items()],
         dirty.forgotten,
         dirty.expired_runs,
+        dirty.late,
     )

@@ -7,6 +7,7 @@ only for the live attempt of that id and fence and from its own agent; every oth
 
 from __future__ import annotations
 
+from .causes import encode_detail, lease_lost
 from .commands import (
     AgentApplied,
     AgentBye,
@@ -25,6 +26,7 @@ from .flow import end_attempt, mark_started
 from .images import build_lost, build_reported
 from .model import Agent, Attempt, State
 from .placement import close, could_build, ever_fits, learn_image, live, refresh, release
+from .rows import LateRow
 from .timers import arm_lease
 from .transitions import ATTEMPT, move_agent, move_attempt
 from .values import AgentState, AttemptState, Cause, CauseKind, Instant
@@ -181,13 +183,15 @@ def report(state: State, event: AgentReport, now: Instant) -> None:
 
 def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Instant) -> None:
     attempt = agent.attempts.get(entry.attempt_id)
-    if attempt is None or attempt.fence != entry.fence:
+    if attempt is not None and attempt.fence != entry.fence:
         return
     target = entry.state
-    if not live(attempt):
+    if attempt is None or not live(attempt):
         # Evidence of an attempt that was given up: only its room is affected, and only by its end.
         if target.terminal:
-            _gone(state, agent, attempt)
+            state.dirty.late.append(_late(agent, entry, now))
+            if attempt is not None:
+                _gone(state, agent, attempt)
         return
     if (attempt.state, target) not in ATTEMPT or "agent" not in ATTEMPT[attempt.state, target]:
         return
@@ -229,6 +233,23 @@ def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Insta
         preview=entry.preview[:8192],
         exception=entry.exception,
         ended_at=entry.ended_at,
+    )
+
+
+def _late(agent: Agent, entry: AttemptReport, now: Instant) -> LateRow:
+    """What came too late; the store keeps it only if the attempt is this node's and was given up."""
+    cause = entry.cause
+    return LateRow(
+        entry.attempt_id,
+        entry.fence,
+        agent.agent_id,
+        int(entry.state),
+        now.wall,
+        max(0, entry.started_at),
+        max(0, entry.ended_at),
+        int(cause.kind) if cause is not None else 0,
+        cause.message[:4096] if cause is not None else "",
+        encode_detail(cause),
     )
 
 
@@ -308,7 +329,7 @@ def _give_up(state: State, agent: Agent, now: Instant) -> None:
         if other is not agent and other.state is AgentState.READY and not other.pressure
     ]
     seconds = (now.mono - agent.lease_start) / 1e6
-    cause = Cause(CauseKind.LEASE_LOST, f"Node {agent.name} was not heard from for {seconds:.0f} s.")
+    cause = lease_lost(agent.name, agent.last_heard, seconds)
     takers: dict[tuple[int, float], bool] = {}
     kept = False
     for attempt in list(agent.attempts.values()):
@@ -384,6 +405,7 @@ def recover(state: State, now: Instant) -> None:
     for agent in state.agents.values():
         if agent.attempts or agent.builds:
             agent.state = AgentState.SUSPECT
+            agent.reserved_at_hello = (agent.memory_reserved, agent.cpu_reserved, len(agent.attempts))
             _start_lease(state, agent, now.mono)
 
 

@@ -6,6 +6,7 @@ upstreams per task, and a failure visits each dependent once.
 
 from __future__ import annotations
 
+from . import causes
 from .definition import Plan
 from .errors import FailedPrecondition
 from .model import Attempt, PriorRun, Run, State, Task, Version
@@ -145,9 +146,8 @@ def end_task(
         return
     name = run.plan.tasks[task.task_id].name
     if run.cause is None and cause is not None:
-        message = f"Task {name!r}: {cause.message}"[:4096]
-        run.cause = Cause(cause.kind, message)
-    _skip_dependents(state, run, task.task_id, Cause(CauseKind.UPSTREAM, f"Task {name!r} did not complete."))
+        run.cause = causes.of_run(name, cause)
+    _skip_dependents(state, run, task.task_id, causes.upstream(name))
 
 
 def _skip_dependents(state: State, run: Run, task_id: int, cause: Cause) -> None:
@@ -230,6 +230,16 @@ def end_attempt(
     agent = state.agents[attempt.agent_id]
     move_attempt(state, attempt, target, owner)
     attempt.end_time = min(max(ended_at or now.wall, attempt.start_time, attempt.assigned_time), now.wall)
+    if target in (AttemptState.CANCELLED, AttemptState.WITHDRAWN) and run.cause is not None:
+        # The node knows that it was to end it, the run knows why.
+        cause = run.cause
+    elif cause is not None:
+        cause = causes.completed(
+            cause,
+            node=agent.name,
+            resources=run.plan.tasks[task.task_id].resources,
+            peak_memory_bytes=attempt.peak_memory_bytes,
+        )
     attempt.cause = cause.short() if cause is not None else None
     task.peak_memory_bytes = max(task.peak_memory_bytes, attempt.peak_memory_bytes)
     agent.changed[attempt.attempt_id] = None
@@ -280,10 +290,7 @@ def _failed(
     if not planned or task.attempts - task.infra_failures > state.settings.drain_budget:
         task.infra_failures += 1
     if task.infra_failures > state.settings.infra_budget:
-        final = Cause(
-            cause.kind,
-            f"{cause.message} This was failure {task.infra_failures} of the platform; it is not tried again.",
-        )
+        final = causes.not_again(cause, task.infra_failures)
         end_task(state, run, task, TaskState.FAILED, owner="core", cause=final, now=now)
         return
     move_task(state, run, task, TaskState.BACKOFF, "core")
@@ -304,22 +311,21 @@ def cancel_run(state: State, run: Run, actor: str, now: Instant) -> None:
             state.dirty.runs[run.run_id] = run
         return
     run.cancel_requested = True
-    run.cause = Cause(CauseKind.STOPPED, f"Stopped by {actor}.")
+    run.cause = causes.stopped(actor)
     move_run(state, run, RunState.CANCELLING, "user")
     _wind_down(state, run, TaskState.CANCELLED, now)
 
 
 def time_out_run(state: State, run: Run, now: Instant) -> None:
     """`fail_after` passed: running tasks are killed, the others do not start (B108)."""
-    seconds = run.plan.definition.fail_after / 1e6
-    run.cause = Cause(CauseKind.FAIL_AFTER, f"It ran longer than its fail_after of {seconds:g} s.")
+    run.cause = causes.timed_out(run.plan.definition.fail_after)
     move_run(state, run, RunState.TIMING_OUT, "time")
     _wind_down(state, run, TaskState.SKIPPED, now)
 
 
-def fail_for_image(state: State, run: Run, message: str, now: Instant) -> None:
+def fail_for_image(state: State, run: Run, message: str, build_id: str, now: Instant) -> None:
     """The build that the run waited for failed."""
-    run.cause = Cause(CauseKind.BUILD_FAILED, message[:4096])
+    run.cause = causes.of_build(message, build_id)
     for task in run.tasks.values():
         if not task.state.terminal:
             unqueue(state, task)

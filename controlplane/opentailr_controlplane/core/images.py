@@ -153,5 +153,6 @@ def _fail(state: State, image: Image, cause: Cause, owner: str, now: Instant) ->
     image.cause = cause
     move_image(state, image, ImageState.FAILED, owner)
     for run_id in list(image.waiting):
-        fail_for_image(state, state.runs[run_id], f"The image could not be built: {cause.message}", now)
+        message = f"The image could not be built: {cause.message}"
+        fail_for_image(state, state.runs[run_id], message, image.build_id, now)
     image.waiting.clear()

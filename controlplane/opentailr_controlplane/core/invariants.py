@@ -39,6 +39,8 @@ def _run(state: State, run: Run) -> None:
     tasks = run.tasks.values()
     _demand(run.open == sum(not task.state.terminal for task in tasks), 26, f"run {run.run_id}: open count")
     running = sum(task.state is TaskState.ACTIVE and task.start_time > 0 for task in tasks)
+    active = sum(task.state is TaskState.ACTIVE for task in run.tasks.values())
+    _demand(run.active == active, 26, f"run {run.run_id}: active count")
     _demand(run.running == running, 26, f"run {run.run_id}: running count")
     _demand(
         run.completed == sum(task.state in DONE for task in tasks), 26, f"run {run.run_id}: completed count"

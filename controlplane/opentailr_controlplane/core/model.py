@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from .commands import Reply
 from .definition import CheckedDefinition, Plan
 from .effects import Effects
-from .rows import OutcomeRow
+from .rows import LateRow, OutcomeRow
 from .settings import CoreSettings
 from .values import (
     Acl,
@@ -138,6 +138,8 @@ class Run:
     """True while the image is not there yet: nothing of it is queued for nodes."""
     open: int = 0
     """Tasks without an outcome."""
+    active: int = 0
+    """Tasks that a node has; of those `running` have begun."""
     running: int = 0
     completed: int = 0
     failed: int = 0
@@ -317,6 +319,7 @@ class Dirty:
     tasks: dict[tuple[int, int], tuple[Run, Task]] = field(default_factory=dict)
     attempts: dict[str, Attempt] = field(default_factory=dict)
     outcomes: list[OutcomeRow] = field(default_factory=list)
+    late: list[LateRow] = field(default_factory=list)
     payloads: dict[str, bytes] = field(default_factory=dict)
     remembered: dict[tuple[str, str], Remembered] = field(default_factory=dict)
     forgotten: list[tuple[str, str]] = field(default_factory=list)
@@ -326,7 +329,7 @@ class Dirty:
         return bool(
             self.counters or self.definitions or self.new_runs or self.jobs or self.versions or self.images
             or self.builds or self.agents or self.runs or self.tasks or self.attempts or self.outcomes
-            or self.payloads or self.remembered or self.forgotten or self.expired_runs
+            or self.late or self.payloads or self.remembered or self.forgotten or self.expired_runs
         )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class RunRow(NamedTuple):
     tasks_completed: int
     tasks_failed: int
     tasks_other: int
+    cause_detail: str = ""
 
 
 class TaskRow(NamedTuple):
@@ -68,6 +69,7 @@ class TaskRow(NamedTuple):
     result_inline: bool
     peak_memory_bytes: int
     node: str
+    cause_detail: str = ""
 
 
 class OutcomeRow(NamedTuple):
@@ -101,6 +103,25 @@ class AttemptRow(NamedTuple):
     signal: int
     peak_memory_bytes: int
     gone: bool
+    cause_detail: str = ""
+
+
+class LateRow(NamedTuple):
+    """What a node told of an attempt after it had been given up: table `late_outcomes`.
+
+    `fence` and `agent_id` are not kept: the store takes the row only if they are those of the attempt.
+    """
+
+    attempt_id: str
+    fence: int
+    agent_id: str
+    state: int
+    heard_time: int
+    start_time: int
+    end_time: int
+    cause_kind: int
+    cause_message: str
+    cause_detail: str
 
 
 class ImageRow(NamedTuple):

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from . import people
+from .causes import encode_detail
 from .model import Agent, Attempt, Build, Image, Job, Remembered, Run, State, Task, Version
 from .remembering import encode_reply
 from .rows import (
@@ -75,6 +76,7 @@ def run_row(run: Run) -> RunRow:
         run.completed,
         run.failed,
         run.other,
+        encode_detail(run.cause),
     )
 
 
@@ -104,6 +106,7 @@ def task_row(run: Run, task: Task) -> TaskRow:
         result.inline if result else False,
         task.peak_memory_bytes,
         task.node,
+        encode_detail(task.cause),
     )
 
 
@@ -129,6 +132,7 @@ def attempt_row(attempt: Attempt) -> AttemptRow:
         signal,
         attempt.peak_memory_bytes,
         attempt.gone,
+        encode_detail(attempt.cause),
     )
 
 

@@ -121,8 +121,12 @@ def move_task(state: State, run: Run, task: Task, target: TaskState, owner: str)
     """Moves a task, keeps its run's counts, and marks both."""
     source = task.state
     check(state, "task", source, target, owner=owner, subject=f"{run.run_id}/{task.task_id}")
-    if source is TaskState.ACTIVE and task.start_time:
-        run.running -= 1
+    if source is TaskState.ACTIVE:
+        run.active -= 1
+        if task.start_time:
+            run.running -= 1
+    if target is TaskState.ACTIVE:
+        run.active += 1
     task.state = target
     if target >= TaskState.SUCCEEDED:
         run.open -= 1

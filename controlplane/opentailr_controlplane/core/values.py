@@ -7,7 +7,7 @@ Numbers of the enumerations that also travel on the wire (`Environment`, `JobTyp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -171,6 +171,10 @@ class AttemptState(Number):
         return self >= AttemptState.SUCCEEDED
 
 
+GIVEN_UP = frozenset({AttemptState.LOST, AttemptState.WITHDRAWN})
+"""Ends of an attempt that the control plane sets: what its node tells afterwards is evidence only."""
+
+
 class ImageState(Number):
     """An image; numbers as on the wire."""
 
@@ -232,12 +236,26 @@ class Cause:
     traceback: str = ""
     exit_code: int = 0
     signal: int = 0
+    node: str = ""
+    """Name of the node that was lost, drained or at fault."""
+    since: int = 0
+    """When the node was last heard."""
+    memory_limit_bytes: int = 0
+    """The limit that was passed; 0 where it was the node's own for tasks without one (B65a)."""
+    peak_memory_bytes: int = 0
+    time_limit: int = 0
+    """`fail_after` of the run."""
+    user: str = ""
+    """Who stopped it."""
+    build_id: str = ""
+    task: str = ""
+    """Of a run the task that failed first, of a task the one before it that did not complete."""
 
     def short(self) -> Cause:
         """Without the traceback, which the hot state does not keep."""
         if not self.traceback and len(self.message) <= 4096:
             return self
-        return Cause(self.kind, self.message[:4096], "", self.exit_code, self.signal)
+        return replace(self, message=self.message[:4096], traceback="")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from datatailr.v1 import run_pb2, run_pb2_grpc
 
 from ..core import commands
+from ..core.errors import InvalidArgument
 from ..core.rows import RunRow, TaskRow
-from ..core.values import DONE, Environment, PayloadRef, RunState, TaskDefinition, TaskState
+from ..core.settings import CoreSettings
+from ..core.values import (
+    DONE,
+    GIVEN_UP,
+    Environment,
+    PayloadRef,
+    PeopleState,
+    RunState,
+    TaskDefinition,
+    TaskState,
+)
 from ..errors import Aborted
 from ..ports import Engine, Resync, RunChange
 from ..security.access import Permission, allowed
 from ..security.authentication import current_user
 from ..store.reads import Reads
-from . import wire
+from . import run_wire, wire
 from .follow import Subscription
 from .interceptor import Context
 from .lookup import Lookup, request_digest, task_not_found
@@ -27,16 +39,26 @@ _WATCH_PAGE = 500
 _WATCH_SILENCE = 15.0
 """Seconds after which something is sent although nothing changed."""
 
-_WAITING = frozenset({TaskState.READY, TaskState.BACKOFF})
+_FIRST_LOOK = 1.0
+"""Seconds of silence after which it is looked whether reasons to wait have changed; the pauses double."""
+
+_LOOKED_AT = 200
+"""Most waiting tasks of a watched run whose reasons are kept up to date."""
+
+_TASK_IDS = 500
+"""Most tasks that one call asks the attempts of."""
 
 
 class RunService(run_pb2_grpc.RunServiceServicer):
     """Thin: reads come from the store, commands go to the engine."""
 
-    def __init__(self, engine: Engine, reads: Reads, lookup: Lookup) -> None:
+    def __init__(
+        self, engine: Engine, reads: Reads, lookup: Lookup, *, settings: CoreSettings | None = None
+    ) -> None:
         self._engine = engine
         self._reads = reads
         self._lookup = lookup
+        self._settings = settings or CoreSettings()
 
     async def GetRun(self, request: run_pb2.GetRunRequest, context: Context) -> run_pb2.GetRunResponse:
         """One run, without its tasks."""
@@ -74,6 +96,54 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         return run_pb2.ListRunTasksResponse(
             tasks=page,
             next_page_token=make_token("run_tasks", page[-1].task_id) if len(page) < len(rows) else "",
+        )
+
+    async def ListAttempts(
+        self, request: run_pb2.ListAttemptsRequest, context: Context
+    ) -> run_pb2.ListAttemptsResponse:
+        """All tries of the tasks of a run, what came too late included."""
+        run = await self._lookup.run(request.run_id, Permission.READ)
+        size = wire.page_size_in(request.page_size, default=1000, limit=5000)
+        if len(request.task_ids) > _TASK_IDS:
+            raise InvalidArgument(
+                "too_many_tasks",
+                f"task_ids has {len(request.task_ids)} entries",
+                field="task_ids",
+                hint=f"name at most {_TASK_IDS} tasks, or none for all",
+            )
+        cursor = read_token(request.page_token, "attempts", int, int)
+        rows = await self._reads.run_attempts(
+            run.run_id,
+            task_ids=request.task_ids,
+            after=(int(cursor[0]), int(cursor[1])) if cursor else (-1, 0),
+            limit=size + 1,
+        )
+        late = await self._reads.late_outcomes([row.attempt_id for row in rows if row.state in GIVEN_UP])
+        ended = [row.task_id for row in rows if row.cause_kind]
+        outcomes = await self._reads.outcomes(run.run_id, ended) if ended else {}
+        last = {row.task_id: row.attempt_id for row in rows}
+        names = {node.agent_id: node.name for node in self._engine.nodes()}
+
+        def translate() -> list[run_pb2.Attempt]:
+            return [
+                run_wire.attempt_out(
+                    row,
+                    late.get(row.attempt_id),
+                    node=names.get(row.agent_id, row.agent_id),
+                    # Only the attempt that decided has its traceback kept, with the task's outcome.
+                    traceback=outcomes[row.task_id].traceback
+                    if row.task_id in outcomes and last[row.task_id] == row.attempt_id
+                    else "",
+                )
+                for row in rows[:size]
+            ]
+
+        page = fit(translate() if len(rows) <= _WATCH_PAGE else await asyncio.to_thread(translate))
+        return run_pb2.ListAttemptsResponse(
+            attempts=page,
+            next_page_token=make_token("attempts", page[-1].task_id, page[-1].fence)
+            if len(page) < len(rows)
+            else "",
         )
 
     async def GetTaskResult(
@@ -128,9 +198,11 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         """Everything as it stands, then each committed change, until the run has ended.
 
         The subscription begins before the present is read, so nothing falls between. A reader that is
-        too slow for the changes gets the present again instead of what was dropped.
+        too slow for the changes gets the present again instead of what was dropped. While nothing
+        changes, tasks whose reasons to wait did are told again.
         """
         run = await self._lookup.run(request.run_id, Permission.READ)
+        look = _Look()
         async with Subscription(self._engine.subscribe(run_id=run.run_id)) as changes:
             resync = True
             while True:
@@ -142,12 +214,16 @@ class RunService(run_pb2_grpc.RunServiceServicer):
                 if RunState(run.state).terminal:
                     return
                 try:
-                    change = await changes.next(_WATCH_SILENCE)
+                    change = await changes.next(look.pause)
                 except EOFError:
                     raise Aborted("closing", "the server stops", hint="call again once it is back") from None
                 if change is None:
-                    yield run_pb2.WatchRunResponse(run=self._run_out(run), synced=True)
-                elif isinstance(change, Resync) or (isinstance(change, RunChange) and change.all_tasks):
+                    news = await self._reasons(run, look)
+                    if news is not None:
+                        yield news
+                    continue
+                look.pause = _FIRST_LOOK
+                if isinstance(change, Resync) or (isinstance(change, RunChange) and change.all_tasks):
                     resync = True
                 elif isinstance(change, RunChange):
                     run = change.run or run
@@ -156,6 +232,21 @@ class RunService(run_pb2_grpc.RunServiceServicer):
                         tasks = await self._tasks_out(run, change.tasks[begin : begin + _WATCH_PAGE])
                         for part in _parts(tasks):
                             yield run_pb2.WatchRunResponse(run=shown, tasks=part, synced=True)
+
+    async def _reasons(self, run: RunRow, look: _Look) -> run_pb2.WatchRunResponse | None:
+        """The run and those waiting tasks whose reasons changed; None when nobody needs to hear of it yet."""
+        look.silence += look.pause
+        look.pause = min(2 * look.pause, _WATCH_SILENCE)
+        idle = self._engine.waiting_tasks(run.run_id, limit=_LOOKED_AT)
+        reasons = self._engine.waiting_for(run.run_id, idle)
+        changed = [task_id for task_id in idle if reasons.get(task_id, ()) != look.told.get(task_id)]
+        if reasons == look.told and look.silence < _WATCH_SILENCE:
+            return None
+        look.told, look.silence = reasons, 0.0
+        rows = [row for task_id in changed if (row := await self._reads.task(run.run_id, task_id))]
+        return run_pb2.WatchRunResponse(
+            run=self._run_out(run), tasks=fit(await self._tasks_out(run, rows)), synced=True
+        )
 
     async def _present(self, run: RunRow) -> AsyncIterator[run_pb2.WatchRunResponse]:
         after, first = -1, True
@@ -188,14 +279,20 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             run.run_id, [row.task_id for row in rows if TaskState(row.state).terminal]
         )
         waiting: Mapping[int, Sequence[str]] = {}
-        idle = [row.task_id for row in rows if row.state in _WAITING]
+        # That a task became ready is not written by itself, so its row cannot tell.
+        idle = [row.task_id for row in rows if row.people_state == PeopleState.PENDING]
         if idle:
             waiting = self._engine.waiting_for(run.run_id, idle)
 
         def translate() -> list[run_pb2.RunTask]:
             return [
-                wire.run_task_out(
-                    row, run, graph.get(row.task_id), outcomes.get(row.task_id), waiting.get(row.task_id, ())
+                run_wire.run_task_out(
+                    row,
+                    run,
+                    graph.get(row.task_id),
+                    outcomes.get(row.task_id),
+                    waiting.get(row.task_id, ()),
+                    platform_failure_limit=self._settings.infra_budget,
                 )
                 for row in rows
             ]
@@ -208,9 +305,9 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 
     def _run_out(self, row: RunRow) -> run_pb2.Run:
         waiting: Sequence[str] = ()
-        if not row.start_time and not RunState(row.state).terminal:
+        if not RunState(row.state).terminal:
             waiting = self._engine.waiting_for(row.run_id).get(-1, ())
-        return wire.run_out(row, waiting)
+        return run_wire.run_out(row, waiting)
 
     def _job_ids(self, name: str, environment: Environment | None) -> list[str] | None:
         """The jobs whose runs are listed; None for all."""
@@ -228,6 +325,15 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             if not allowed(user, job.acl, Permission.READ):
                 self._lookup.job(job.name, job.environment, Permission.READ)
         return [job.job_id for job in found]
+
+
+@dataclass(slots=True)
+class _Look:
+    """What a watcher was told of reasons to wait, and when it is looked again."""
+
+    pause: float = _FIRST_LOOK
+    silence: float = 0.0
+    told: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
 
 def _parts(tasks: list[run_pb2.RunTask]) -> list[list[run_pb2.RunTask]]:

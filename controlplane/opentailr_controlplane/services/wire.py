@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import signal
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-from datatailr.v1 import common_pb2, identity_pb2, image_pb2, job_pb2, node_pb2, run_pb2
+from datatailr.v1 import common_pb2, identity_pb2, image_pb2, job_pb2, node_pb2
 
 from ..core.errors import InvalidArgument
-from ..core.rows import ImageRow, OutcomeRow, RunRow, TaskRow
+from ..core.rows import ImageRow
 from ..core.values import (
     INLINE_LIMIT,
     Acl,
@@ -34,7 +35,6 @@ from ..core.values import (
     Resources,
     Schedule,
     TaskDefinition,
-    TaskState,
 )
 from ..ports import NodeView
 from ..security.users import User
@@ -232,7 +232,23 @@ def cause_out(cause: Cause | None) -> common_pb2.Cause | None:
         traceback=cause.traceback,
         exit_code=cause.exit_code,
         signal=cause.signal,
+        signal_name=_signal_name(cause.signal),
+        node=cause.node,
+        since=cause.since,
+        memory_limit_bytes=cause.memory_limit_bytes,
+        peak_memory_bytes=cause.peak_memory_bytes,
+        time_limit=cause.time_limit,
+        user=cause.user,
+        build_id=cause.build_id,
+        task=cause.task,
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name if number else ""
+    except ValueError:
+        return ""
 
 
 def _env_out(env: tuple[tuple[str, str], ...]) -> list[job_pb2.EnvVar]:
@@ -298,83 +314,6 @@ def definition_out(definition: JobDefinition, acl: Acl) -> job_pb2.JobDefinition
         expire_after=definition.expire_after,
         acl=acl_out(acl),
         repository_verified=definition.repository_verified,
-    )
-
-
-def run_out(row: RunRow, waiting_for: Sequence[str] = ()) -> run_pb2.Run:
-    """One run."""
-    return run_pb2.Run(
-        run_id=row.run_id,
-        job_id=row.job_id,
-        job_name=row.job_name,
-        display_name=row.display_name,
-        environment=environment_out(row.environment),
-        type=cast("common_pb2.JobType", row.type),
-        job_version=row.version,
-        state=state_out(row.people_state),
-        original_run_id=row.original_run_id,
-        partial_rerun=row.partial_rerun,
-        submit_time=row.submit_time,
-        start_provisioning_time=row.start_provisioning_time,
-        start_time=row.start_time,
-        end_time=row.end_time,
-        scheduled_time=row.scheduled_time,
-        tried_to_start_time=1 if row.start_provisioning_time else 0,
-        run_as=row.run_as,
-        started_by=row.started_by,
-        cause=cause_out(Cause(CauseKind(row.cause_kind), row.cause_message)),
-        counts=run_pb2.TaskCounts(
-            total=row.tasks_total,
-            pending=row.tasks_pending,
-            running=row.tasks_running,
-            completed=row.tasks_completed,
-            failed=row.tasks_failed,
-            other=row.tasks_other,
-        ),
-        cancel_requested=row.cancel_requested,
-        waiting_for=waiting_for,
-    )
-
-
-def run_task_out(
-    row: TaskRow,
-    run: RunRow,
-    definition: TaskDefinition | None,
-    outcome: OutcomeRow | None,
-    waiting_for: Sequence[str] = (),
-) -> run_pb2.RunTask:
-    """A task of a run, with what its version says of it (clause B150)."""
-    cause = Cause(
-        CauseKind(row.cause_kind),
-        row.cause_message,
-        outcome.traceback if outcome is not None else "",
-        row.exit_code,
-        row.signal,
-    )
-    # A task that did not run has no times at all (clause B151).
-    ran = row.people_state != PeopleState.DID_NOT_RUN
-    return run_pb2.RunTask(
-        run_id=row.run_id,
-        task_id=row.task_id,
-        name=definition.name if definition is not None else "",
-        state=state_out(row.people_state),
-        dependencies=definition.depends_on if definition is not None else (),
-        resources=resources_out(definition.resources) if definition is not None else None,
-        submit_time=run.submit_time if ran else 0,
-        start_provisioning_time=row.start_provisioning_time if ran else 0,
-        start_time=row.start_time if ran else 0,
-        end_time=row.end_time if ran else 0,
-        scheduled_time=run.scheduled_time if ran else 0,
-        tried_to_start_time=row.attempts if ran else 0,
-        cause=cause_out(cause),
-        node=row.node,
-        attempt_id=row.attempt_id,
-        fence=row.fence,
-        preview=outcome.preview if outcome is not None else "",
-        peak_memory_bytes=row.peak_memory_bytes,
-        reused=row.state == TaskState.CACHED,
-        waiting_for=waiting_for,
-        entrypoint=definition.entrypoint if definition is not None else "",
     )
 
 

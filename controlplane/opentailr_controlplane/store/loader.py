@@ -7,6 +7,7 @@ import sqlite3
 from typing import Any
 
 from ..core import placement
+from ..core.causes import decode_cause
 from ..core.definition import Plan, stored_plan
 from ..core.model import (
     Agent,
@@ -133,13 +134,23 @@ def _rows(connection: sqlite3.Connection, sql: str, values: tuple[Any, ...] = ()
     return cursor.execute(sql, values).fetchall()
 
 
-def _cause(row: sqlite3.Row, *, full: bool = False) -> Cause | None:
-    if not row["cause_kind"]:
-        return None
-    kind = CauseKind(row["cause_kind"])
-    if full:
-        return Cause(kind, row["cause_message"], "", row["exit_code"], row["signal"])
-    return Cause(kind, row["cause_message"])
+def _cause(row: sqlite3.Row) -> Cause | None:
+    """Of an image or build: kind and message alone."""
+    return Cause(CauseKind(row["cause_kind"]), row["cause_message"]) if row["cause_kind"] else None
+
+
+def _run_cause(row: sqlite3.Row) -> Cause | None:
+    return decode_cause(row["cause_kind"], row["cause_message"], row["cause_detail"])
+
+
+def _task_cause(row: sqlite3.Row) -> Cause | None:
+    return decode_cause(
+        row["cause_kind"],
+        row["cause_message"],
+        row["cause_detail"],
+        exit_code=row["exit_code"],
+        signal=row["signal"],
+    )
 
 
 def _jobs(connection: sqlite3.Connection, state: State) -> None:
@@ -259,7 +270,7 @@ def _runs(connection: sqlite3.Connection, state: State) -> None:
             row["end_time"],
             row["expire_time"],
             bool(row["cancel_requested"]),
-            _cause(row),
+            _run_cause(row),
         )
         state.runs[run.run_id] = run
         state.job_runs.setdefault(run.job_id, {})[run.run_id] = None
@@ -282,7 +293,7 @@ def _runs(connection: sqlite3.Connection, state: State) -> None:
             row["start_provisioning_time"],
             row["start_time"],
             row["end_time"],
-            _cause(row, full=True),
+            _task_cause(row),
             codec.payload_ref(row["result_digest"], row["result_size"], row["result_inline"]),
             row["peak_memory_bytes"],
             row["node"],
@@ -304,7 +315,7 @@ def _attempts(connection: sqlite3.Connection, state: State) -> None:
             bool(row["stop_wanted"]),
             row["start_time"],
             row["end_time"],
-            _cause(row, full=True),
+            _task_cause(row),
             row["peak_memory_bytes"],
         )
         state.attempts[attempt.attempt_id] = attempt
@@ -340,8 +351,9 @@ def _settle_task(state: State, run: Run, task: Task, now: Instant) -> None:
         run.other += 1
     else:
         run.open += 1
-    if task.state is TaskState.ACTIVE and task.start_time:
-        run.running += 1
+    if task.state is TaskState.ACTIVE:
+        run.active += 1
+        run.running += bool(task.start_time)
     elif task.state is TaskState.READY and not run.held:
         placement.enqueue(state, run, task, now)
     elif task.state is TaskState.BACKOFF:

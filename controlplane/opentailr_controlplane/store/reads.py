@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Select, Table, event, func, select
+from sqlalchemy import Select, Table, event, func, select, tuple_
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -24,6 +24,7 @@ from .schema import (
     definition_tasks,
     definitions,
     images,
+    late_outcomes,
     outcomes,
     payloads,
     run_tasks,
@@ -50,6 +51,19 @@ class StoredCounts(NamedTuple):
 
     runs: int
     attempts: int
+
+
+class StoredLate(NamedTuple):
+    """What a node told of an attempt after it had been given up: table `late_outcomes`."""
+
+    attempt_id: str
+    state: int
+    heard_time: int
+    start_time: int
+    end_time: int
+    cause_kind: int
+    cause_message: str
+    cause_detail: str
 
 
 class Reads:
@@ -137,6 +151,38 @@ class Reads:
             .order_by(attempts.c.fence)
         )
         return [AttemptRow(*row) for row in await self._all(statement)]
+
+    async def run_attempts(
+        self,
+        run_id: int,
+        *,
+        task_ids: Sequence[int] = (),
+        after: tuple[int, int] = (-1, 0),
+        limit: int,
+    ) -> list[AttemptRow]:
+        """Attempts of a run by task and fence, those above `after`; of these tasks alone if any are given."""
+        statement = (
+            _rows(attempts, AttemptRow)
+            .where(
+                attempts.c.run_id == run_id,
+                tuple_(attempts.c.task_id, attempts.c.fence) > tuple_(*after),
+            )
+            .order_by(attempts.c.task_id, attempts.c.fence)
+            .limit(limit)
+        )
+        if task_ids:
+            statement = statement.where(attempts.c.task_id.in_(list(task_ids)))
+        return [AttemptRow(*row) for row in await self._all(statement)]
+
+    async def late_outcomes(self, ids: Sequence[str]) -> dict[str, StoredLate]:
+        """What came too late of these attempts, by attempt id."""
+        found: dict[str, StoredLate] = {}
+        for begin in range(0, len(ids), _VARIABLES):
+            statement = _rows(late_outcomes, StoredLate).where(
+                late_outcomes.c.attempt_id.in_(list(ids[begin : begin + _VARIABLES]))
+            )
+            found.update((row[0], StoredLate(*row)) for row in await self._all(statement))
+        return found
 
     async def attempt(self, attempt_id: str) -> AttemptRow | None:
         """One attempt, or None."""

@@ -2,8 +2,8 @@
 
 Times are integer microseconds, 0 for "not reached". Enumerations are the integers of `core.values`. Small
 structures that nobody searches by (dependencies, variables, labels, a definition's header) are JSON text;
-`store.codec` reads them. User payloads are opaque: rows of `payloads` up to 64 KiB, else objects; a reference
-is (digest, size, inline).
+`store.codec` and `core.causes` read them. User payloads are opaque: rows of `payloads` up to 64 KiB, else
+objects; a reference is (digest, size, inline).
 
 A run or task keeps its summary in `runs` and `run_tasks`; what is long (traceback, preview, exception) is in
 `outcomes`, so that a page of tasks does not read it.
@@ -223,6 +223,7 @@ runs = Table(
     _int("tasks_completed"),
     _int("tasks_failed"),
     _int("tasks_other"),
+    _text("cause_detail"),
     Index("ix_runs_job_id_run_id", "job_id", "run_id"),
     Index("ix_runs_state", "state"),
 )
@@ -251,6 +252,7 @@ run_tasks = Table(
     _flag("result_inline"),
     _int("peak_memory_bytes"),
     _text("node"),
+    _text("cause_detail"),
     sqlite_with_rowid=False,
 )
 Index(
@@ -292,9 +294,24 @@ attempts = Table(
     _int("signal"),
     _int("peak_memory_bytes"),
     _flag("gone"),
+    _text("cause_detail"),
     Index("ix_attempts_run_id_task_id", "run_id", "task_id"),
 )
 Index("ix_attempts_open", attempts.c.gone, sqlite_where=attempts.c.gone.is_(False))
+
+late_outcomes = Table(
+    # What nodes told of attempts that had been given up; evidence for people, never a truth.
+    "late_outcomes",
+    metadata,
+    Column("attempt_id", Text, ForeignKey("attempts.attempt_id", ondelete="CASCADE"), primary_key=True),
+    _int("state"),
+    _int("heard_time"),
+    _int("start_time"),
+    _int("end_time"),
+    _int("cause_kind"),
+    _text("cause_message"),
+    _text("cause_detail"),
+)
 
 payloads = Table(
     # Inline payloads by digest: equal bytes are stored once.

@@ -14,7 +14,7 @@ from sqlalchemy import Table
 
 from ..core.batch import WriteBatch
 from ..core.definition import CheckedDefinition
-from ..core.values import Payload, PeopleState, RunState, TaskState
+from ..core.values import AttemptState, Payload, PeopleState, RunState, TaskState
 from . import codec, schema
 
 
@@ -44,6 +44,14 @@ _TASKS = upsert_sql(schema.run_tasks)
 _ATTEMPTS = upsert_sql(schema.attempts)
 _OUTCOMES = upsert_sql(schema.outcomes)
 _REMEMBERED = upsert_sql(schema.idempotency)
+_LATE = (
+    # Only of an attempt of this node that was given up, and only the first: what came in time is the truth.
+    "INSERT INTO late_outcomes (attempt_id, state, heard_time, start_time, end_time, cause_kind, "
+    "cause_message, cause_detail) SELECT attempt_id, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM attempts "
+    "WHERE attempt_id = ?1 AND fence = ?2 AND agent_id = ?3 "
+    f"AND state IN ({int(AttemptState.LOST)}, {int(AttemptState.WITHDRAWN)}) "
+    "ON CONFLICT (attempt_id) DO NOTHING"
+)
 _FORGET = "DELETE FROM idempotency WHERE actor = ? AND key = ?"
 
 
@@ -56,6 +64,7 @@ def _new_run_sql() -> str:
         "people_state": str(int(PeopleState.PENDING)),
         "attempt_id": "''",
         "cause_message": "''",
+        "cause_detail": "''",
         "node": "''",
         "result_digest": "NULL",
     }
@@ -112,6 +121,7 @@ def _write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
         connection.execute(_NEW_RUN, (run_id, definition_id))
     _many(connection, _TASKS, batch.tasks)
     _many(connection, _ATTEMPTS, batch.attempts)
+    _many(connection, _LATE, batch.late)
     _many(connection, _OUTCOMES, batch.outcomes)
     _many(connection, _REMEMBERED, batch.remembered)
     _many(connection, _FORGET, batch.forgotten)

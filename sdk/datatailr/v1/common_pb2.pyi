@@ -156,18 +156,36 @@ class Bundle(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., directory: _Optional[str] = ..., top_level: bool = ...) -> None: ...
 
 class Cause(_message.Message):
-    __slots__ = ("kind", "message", "traceback", "exit_code", "signal")
+    __slots__ = ("kind", "message", "traceback", "exit_code", "signal", "signal_name", "node", "since", "memory_limit_bytes", "peak_memory_bytes", "time_limit", "user", "build_id", "task")
     KIND_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     TRACEBACK_FIELD_NUMBER: _ClassVar[int]
     EXIT_CODE_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_NAME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    BUILD_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     kind: CauseKind
     message: str
     traceback: str
     exit_code: int
     signal: int
-    def __init__(self, kind: _Optional[_Union[CauseKind, str]] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ...) -> None: ...
+    signal_name: str
+    node: str
+    since: int
+    memory_limit_bytes: int
+    peak_memory_bytes: int
+    time_limit: int
+    user: str
+    build_id: str
+    task: str
+    def __init__(self, kind: _Optional[_Union[CauseKind, str]] = ..., message: _Optional[str] = ..., traceback: _Optional[str] = ..., exit_code: _Optional[int] = ..., signal: _Optional[int] = ..., signal_name: _Optional[str] = ..., node: _Optional[str] = ..., since: _Optional[int] = ..., memory_limit_bytes: _Optional[int] = ..., peak_memory_bytes: _Optional[int] = ..., time_limit: _Optional[int] = ..., user: _Optional[str] = ..., build_id: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("reason", "field", "hint", "request_id")

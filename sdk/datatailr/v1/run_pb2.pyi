@@ -1,11 +1,35 @@
 from datatailr.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class AttemptOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ATTEMPT_OUTCOME_UNSPECIFIED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_STARTING: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_RUNNING: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_COMPLETED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_FAILED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_OUT_OF_MEMORY: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_STOPPED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_REJECTED: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_LOST: _ClassVar[AttemptOutcome]
+    ATTEMPT_OUTCOME_WITHDRAWN: _ClassVar[AttemptOutcome]
+ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome
+ATTEMPT_OUTCOME_STARTING: AttemptOutcome
+ATTEMPT_OUTCOME_RUNNING: AttemptOutcome
+ATTEMPT_OUTCOME_COMPLETED: AttemptOutcome
+ATTEMPT_OUTCOME_FAILED: AttemptOutcome
+ATTEMPT_OUTCOME_OUT_OF_MEMORY: AttemptOutcome
+ATTEMPT_OUTCOME_STOPPED: AttemptOutcome
+ATTEMPT_OUTCOME_REJECTED: AttemptOutcome
+ATTEMPT_OUTCOME_LOST: AttemptOutcome
+ATTEMPT_OUTCOME_WITHDRAWN: AttemptOutcome
 
 class Run(_message.Message):
     __slots__ = ("run_id", "job_id", "job_name", "display_name", "environment", "type", "job_version", "state", "original_run_id", "partial_rerun", "submit_time", "start_provisioning_time", "start_time", "end_time", "scheduled_time", "tried_to_start_time", "cost", "run_as", "started_by", "cause", "counts", "cancel_requested", "waiting_for")
@@ -74,7 +98,7 @@ class TaskCounts(_message.Message):
     def __init__(self, total: _Optional[int] = ..., pending: _Optional[int] = ..., running: _Optional[int] = ..., completed: _Optional[int] = ..., failed: _Optional[int] = ..., other: _Optional[int] = ...) -> None: ...
 
 class RunTask(_message.Message):
-    __slots__ = ("run_id", "task_id", "name", "state", "dependencies", "resources", "submit_time", "start_provisioning_time", "start_time", "end_time", "scheduled_time", "tried_to_start_time", "cost", "cause", "node", "attempt_id", "fence", "preview", "peak_memory_bytes", "reused", "waiting_for", "entrypoint")
+    __slots__ = ("run_id", "task_id", "name", "state", "dependencies", "resources", "submit_time", "start_provisioning_time", "start_time", "end_time", "scheduled_time", "tried_to_start_time", "cost", "cause", "node", "attempt_id", "fence", "preview", "peak_memory_bytes", "reused", "waiting_for", "entrypoint", "platform_failures", "platform_failure_limit", "last_failure")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +121,9 @@ class RunTask(_message.Message):
     REUSED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FOR_FIELD_NUMBER: _ClassVar[int]
     ENTRYPOINT_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FAILURE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
     run_id: int
     task_id: int
     name: str
@@ -119,7 +146,52 @@ class RunTask(_message.Message):
     reused: bool
     waiting_for: _containers.RepeatedScalarFieldContainer[str]
     entrypoint: str
-    def __init__(self, run_id: _Optional[int] = ..., task_id: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.State, str]] = ..., dependencies: _Optional[_Iterable[int]] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., submit_time: _Optional[int] = ..., start_provisioning_time: _Optional[int] = ..., start_time: _Optional[int] = ..., end_time: _Optional[int] = ..., scheduled_time: _Optional[int] = ..., tried_to_start_time: _Optional[int] = ..., cost: _Optional[float] = ..., cause: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ..., node: _Optional[str] = ..., attempt_id: _Optional[str] = ..., fence: _Optional[int] = ..., preview: _Optional[str] = ..., peak_memory_bytes: _Optional[int] = ..., reused: bool = ..., waiting_for: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[str] = ...) -> None: ...
+    platform_failures: int
+    platform_failure_limit: int
+    last_failure: _common_pb2.Cause
+    def __init__(self, run_id: _Optional[int] = ..., task_id: _Optional[int] = ..., name: _Optional[str] = ..., state: _Optional[_Union[_common_pb2.State, str]] = ..., dependencies: _Optional[_Iterable[int]] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., submit_time: _Optional[int] = ..., start_provisioning_time: _Optional[int] = ..., start_time: _Optional[int] = ..., end_time: _Optional[int] = ..., scheduled_time: _Optional[int] = ..., tried_to_start_time: _Optional[int] = ..., cost: _Optional[float] = ..., cause: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ..., node: _Optional[str] = ..., attempt_id: _Optional[str] = ..., fence: _Optional[int] = ..., preview: _Optional[str] = ..., peak_memory_bytes: _Optional[int] = ..., reused: bool = ..., waiting_for: _Optional[_Iterable[str]] = ..., entrypoint: _Optional[str] = ..., platform_failures: _Optional[int] = ..., platform_failure_limit: _Optional[int] = ..., last_failure: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ...) -> None: ...
+
+class Attempt(_message.Message):
+    __slots__ = ("attempt_id", "run_id", "task_id", "fence", "outcome", "node", "assigned_time", "start_time", "end_time", "cause", "peak_memory_bytes", "late")
+    ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNED_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    attempt_id: str
+    run_id: int
+    task_id: int
+    fence: int
+    outcome: AttemptOutcome
+    node: str
+    assigned_time: int
+    start_time: int
+    end_time: int
+    cause: _common_pb2.Cause
+    peak_memory_bytes: int
+    late: LateOutcome
+    def __init__(self, attempt_id: _Optional[str] = ..., run_id: _Optional[int] = ..., task_id: _Optional[int] = ..., fence: _Optional[int] = ..., outcome: _Optional[_Union[AttemptOutcome, str]] = ..., node: _Optional[str] = ..., assigned_time: _Optional[int] = ..., start_time: _Optional[int] = ..., end_time: _Optional[int] = ..., cause: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., late: _Optional[_Union[LateOutcome, _Mapping]] = ...) -> None: ...
+
+class LateOutcome(_message.Message):
+    __slots__ = ("outcome", "heard_time", "start_time", "end_time", "cause")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    HEARD_TIME_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    outcome: AttemptOutcome
+    heard_time: int
+    start_time: int
+    end_time: int
+    cause: _common_pb2.Cause
+    def __init__(self, outcome: _Optional[_Union[AttemptOutcome, str]] = ..., heard_time: _Optional[int] = ..., start_time: _Optional[int] = ..., end_time: _Optional[int] = ..., cause: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run_id",)
@@ -174,6 +246,26 @@ class ListRunTasksResponse(_message.Message):
     tasks: _containers.RepeatedCompositeFieldContainer[RunTask]
     next_page_token: str
     def __init__(self, tasks: _Optional[_Iterable[_Union[RunTask, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListAttemptsRequest(_message.Message):
+    __slots__ = ("run_id", "task_ids", "page_size", "page_token")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_IDS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    run_id: int
+    task_ids: _containers.RepeatedScalarFieldContainer[int]
+    page_size: int
+    page_token: str
+    def __init__(self, run_id: _Optional[int] = ..., task_ids: _Optional[_Iterable[int]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListAttemptsResponse(_message.Message):
+    __slots__ = ("attempts", "next_page_token")
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
+    next_page_token: str
+    def __init__(self, attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetTaskResultRequest(_message.Message):
     __slots__ = ("run_id", "task_id")

@@ -52,6 +52,11 @@ class RunServiceStub(object):
                 request_serializer=datatailr_dot_v1_dot_run__pb2.ListRunTasksRequest.SerializeToString,
                 response_deserializer=datatailr_dot_v1_dot_run__pb2.ListRunTasksResponse.FromString,
                 _registered_method=True)
+        self.ListAttempts = channel.unary_unary(
+                '/datatailr.v1.RunService/ListAttempts',
+                request_serializer=datatailr_dot_v1_dot_run__pb2.ListAttemptsRequest.SerializeToString,
+                response_deserializer=datatailr_dot_v1_dot_run__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
         self.GetTaskResult = channel.unary_unary(
                 '/datatailr.v1.RunService/GetTaskResult',
                 request_serializer=datatailr_dot_v1_dot_run__pb2.GetTaskResultRequest.SerializeToString,
@@ -96,6 +101,13 @@ class RunServiceServicer(object):
 
     def ListRunTasks(self, request, context):
         """The tasks of a run in the order of their ids, those that did not run included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAttempts(self, request, context):
+        """All tries of the tasks of a run, by task id and then by fence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +164,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListRunTasks,
                     request_deserializer=datatailr_dot_v1_dot_run__pb2.ListRunTasksRequest.FromString,
                     response_serializer=datatailr_dot_v1_dot_run__pb2.ListRunTasksResponse.SerializeToString,
+            ),
+            'ListAttempts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAttempts,
+                    request_deserializer=datatailr_dot_v1_dot_run__pb2.ListAttemptsRequest.FromString,
+                    response_serializer=datatailr_dot_v1_dot_run__pb2.ListAttemptsResponse.SerializeToString,
             ),
             'GetTaskResult': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTaskResult,
@@ -258,6 +275,33 @@ class RunService(object):
             '/datatailr.v1.RunService/ListRunTasks',
             datatailr_dot_v1_dot_run__pb2.ListRunTasksRequest.SerializeToString,
             datatailr_dot_v1_dot_run__pb2.ListRunTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAttempts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/datatailr.v1.RunService/ListAttempts',
+            datatailr_dot_v1_dot_run__pb2.ListAttemptsRequest.SerializeToString,
+            datatailr_dot_v1_dot_run__pb2.ListAttemptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,6 +42,12 @@ class RunServiceStub:
     ]
     """The tasks of a run in the order of their ids, those that did not run included."""
 
+    ListAttempts: grpc.UnaryUnaryMultiCallable[
+        datatailr.v1.run_pb2.ListAttemptsRequest,
+        datatailr.v1.run_pb2.ListAttemptsResponse,
+    ]
+    """All tries of the tasks of a run, by task id and then by fence."""
+
     GetTaskResult: grpc.UnaryUnaryMultiCallable[
         datatailr.v1.run_pb2.GetTaskResultRequest,
         datatailr.v1.run_pb2.GetTaskResultResponse,
@@ -98,6 +104,12 @@ class RunServiceAsyncStub:
         datatailr.v1.run_pb2.ListRunTasksResponse,
     ]
     """The tasks of a run in the order of their ids, those that did not run included."""
+
+    ListAttempts: grpc.aio.UnaryUnaryMultiCallable[
+        datatailr.v1.run_pb2.ListAttemptsRequest,
+        datatailr.v1.run_pb2.ListAttemptsResponse,
+    ]
+    """All tries of the tasks of a run, by task id and then by fence."""
 
     GetTaskResult: grpc.aio.UnaryUnaryMultiCallable[
         datatailr.v1.run_pb2.GetTaskResultRequest,
@@ -161,6 +173,14 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[datatailr.v1.run_pb2.ListRunTasksResponse, collections.abc.Awaitable[datatailr.v1.run_pb2.ListRunTasksResponse]]:
         """The tasks of a run in the order of their ids, those that did not run included."""
+
+    @abc.abstractmethod
+    def ListAttempts(
+        self,
+        request: datatailr.v1.run_pb2.ListAttemptsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[datatailr.v1.run_pb2.ListAttemptsResponse, collections.abc.Awaitable[datatailr.v1.run_pb2.ListAttemptsResponse]]:
+        """All tries of the tasks of a run, by task id and then by fence."""
 
     @abc.abstractmethod
     def GetTaskResult(

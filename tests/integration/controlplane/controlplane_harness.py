@@ -161,6 +161,9 @@ class FakeEngine:
     def waiting_for(self, run_id: int, task_ids: Iterable[int] = ()) -> dict[int, tuple[str, ...]]:
         return self.waiting
 
+    def waiting_tasks(self, run_id: int, *, limit: int) -> list[int]:
+        return [task_id for task_id in self.waiting if task_id >= 0][:limit]
+
     def image_waiting_for(self, image_key: str) -> str:
         return "no node has joined yet"
 

@@ -22,6 +22,7 @@ def run_row(run_id: int = 1, **changes: object) -> RunRow:
         started_by="root",
         run_date="2026-01-02",
         cause_message="",
+        cause_detail="",
         original_run_id=-1,
         submit_time=1_700_000_000_000_000,
         tasks_total=1,
@@ -38,6 +39,7 @@ def task_row(task_id: int = 0, run_id: int = 1, **changes: object) -> TaskRow:
         people_state=int(PeopleState.PENDING),
         attempt_id="",
         cause_message="",
+        cause_detail="",
         result_digest=None,
         node="",
     )
@@ -53,5 +55,6 @@ def attempt_row(attempt_id: str, **changes: object) -> AttemptRow:
         agent_id="agt_1",
         state=int(AttemptState.RUNNING),
         cause_message="",
+        cause_detail="",
     )
     return AttemptRow(**{**values, **changes})  # type: ignore[arg-type]
