@@ -25,9 +25,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from .core.errors import InvalidArgument, ResourceExhausted
+from .core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from .files import FULL_DISK, fan_out
 from .logfiles import Extent, Log, Write, append_all, find_tail, inspect, read_range, sync_all
+from .sweeping import remove_files, stale_logs
 
 DEFAULT_MAX_BYTES = 1 << 30
 """Most bytes of one stream of one log."""
@@ -245,8 +246,40 @@ class FileLogStore:
             if want <= 0:
                 return b""
             return await self._run(read_range, log.path, offset, want)
+        except FileNotFoundError:
+            raise log_expired(log_id) from None
         finally:
             log.users -= 1
+
+    async def remove(self, log_ids: Sequence[str]) -> int:
+        """Removes logs, both streams of each; returns their bytes. A log that is not there is no error."""
+        paths = []
+        for key in itertools.product(log_ids, Stream):
+            known = self._logs.get(key)
+            if known is not None:
+                async with known.lock:
+                    await self._let_go(key, known)
+            paths.append(self._path(*key))
+        return await self._run(remove_files, paths)
+
+    async def _let_go(self, key: tuple[str, Stream], log: Log) -> None:
+        """Ends a log for those who still have it in hand."""
+        self._dirty.pop(key, None)
+        if self._open.pop(key, None) is not None:
+            await self._run(os.close, log.file)
+            log.file = -1
+        log.dirty, log.ended, log.size, log.durable = False, True, 0, 0
+        self._logs.pop(key, None)
+        log.wake()
+
+    async def stale(self, shard: str, *, before: float) -> list[str]:
+        """Ids of the logs in one of the directories (two digits) that were last written before a time.
+
+        Args:
+            shard: `00` to `ff`.
+            before: Seconds since the epoch.
+        """
+        return await self._run(stale_logs, f"{self._prefix}{shard}", before)
 
     async def wait(self, log_id: str, stream: Stream, offset: int) -> Extent:
         """Waits until the log reaches beyond `offset` or has ended."""
@@ -335,9 +368,7 @@ class FileLogStore:
         key = (log_id, stream)
         log = self._logs.get(key)
         if log is None:
-            _check_id(log_id)
-            shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
-            path = f"{self._prefix}{shard}/{log_id}.{stream.value}"
+            path = self._path(log_id, stream)
             # One stat in the loop: far cheaper than the way to a thread and back.
             found = inspect(path)
             log = Log(path, size=found.size, durable=0, ended=found.ended)
@@ -347,6 +378,11 @@ class FileLogStore:
         self._logs.move_to_end(key)
         log.users += 1
         return log
+
+    def _path(self, log_id: str, stream: Stream) -> str:
+        _check_id(log_id)
+        shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
+        return f"{self._prefix}{shard}/{log_id}.{stream.value}"
 
     def _forget_idle(self) -> None:
         if len(self._logs) <= _KEEP_KNOWN:
@@ -401,6 +437,16 @@ class FileLogStore:
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def log_expired(log_id: str) -> FailedPrecondition:
+    """Why a log cannot be read (on) that retention has removed."""
+    return FailedPrecondition(
+        "log_expired",
+        f"the log {log_id} has been removed",
+        field="target",
+        hint="logs are kept for a time by environment; see --retain-logs of the control plane",
+    )
 
 
 def _check_id(log_id: str) -> None:

@@ -14,14 +14,15 @@ and synced; so nothing half-written can ever be read, whatever is killed when.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import itertools
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -30,12 +31,11 @@ from typing import TypeVar, TypeVarTuple, Unpack
 from .core.errors import InvalidArgument, NotFound, ResourceExhausted
 from .errors import Aborted, DataLoss
 from .files import FULL_DISK, fan_out, sync_directory
+from .objectfiles import BATCH, link, read_block, write_all
+from .sweeping import Swept, remove_old, renew, sweep
 
 CHUNK = 256 * 1024
 """Bytes of one message; the limit of the wire."""
-
-_BATCH = 4 * 1024 * 1024
-"""Bytes handed to the threads at once: large enough that the hop costs nothing."""
 
 _SYNC_EVERY = 16 * 1024 * 1024
 """Bytes between two syncs of an upload: what a cut of the machine can cost."""
@@ -86,6 +86,7 @@ class FileObjectStore:
         self._min_free_bytes = min_free_bytes
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="objects")
         self._claimed: set[str] = set()
+        self._leases = threading.Lock()
         self._numbers = itertools.count(1)
         self._used = 0
         self._prepare(clock())
@@ -104,8 +105,8 @@ class FileObjectStore:
         return self._root / digest[:2] / digest
 
     async def has(self, digest: str) -> bool:
-        """True when the object is there, complete."""
-        return await self._run(self.path(check_digest(digest)).is_file)
+        """True when the object is there, complete; it then stays for `collector.GRACE` at least."""
+        return await self._run(self._renew, self.path(check_digest(digest)))
 
     async def size(self, digest: str) -> int:
         """Length in bytes; NotFound when it is not there."""
@@ -116,9 +117,9 @@ class FileObjectStore:
             raise _not_found(digest) from None
 
     async def missing(self, digests: Iterable[str]) -> list[str]:
-        """Those of the digests that are not there, each once, in the order given."""
+        """Those of the digests that are not there, each once, in the order given; others stay as in `has`."""
         wanted = list(dict.fromkeys(check_digest(digest, "digests") for digest in digests))
-        return await self._run(lambda: [digest for digest in wanted if not self.path(digest).is_file()])
+        return await self._run(lambda: [digest for digest in wanted if not self._renew(self.path(digest))])
 
     async def put_bytes(self, data: bytes) -> str:
         """Stores the bytes durably and returns their digest."""
@@ -148,11 +149,28 @@ class FileObjectStore:
         await self._make_room(size)
         private = self._private("link")
         try:
-            digest = await self._run(_link, path, private)
+            digest = await self._run(link, path, private)
             await self._run(self._install, private, digest)
         finally:
             await self._run(private.unlink, True)
         return digest
+
+    async def sweep(self, shard: str, keep: AbstractSet[str], *, before: float) -> Swept:
+        """Removes the objects whose digest begins with `shard` (two digits) that nobody refers to.
+
+        Those in `keep` stay, and those written or asked for since `before`, in seconds since the epoch.
+        Who reads a removed object at the moment reads it to its end.
+        """
+        swept = await self._run(sweep, self._root / shard, keep, before, self._leases)
+        self._used -= swept.size
+        return swept
+
+    async def sweep_leftovers(self, *, uploads_before: float, damaged_before: float) -> int:
+        """Removes uploads that nobody went on with, and objects put aside as damaged; how many files."""
+        claimed = {f"{digest}.part" for digest in self._claimed}
+        return await self._run(remove_old, self._partial, uploads_before, claimed) + await self._run(
+            remove_old, self._root / "damaged", damaged_before, frozenset()
+        )
 
     def writer(self, digest: str, size: int) -> ObjectWriter:
         """An upload, to be used with `async with`; see ObjectWriter."""
@@ -186,8 +204,8 @@ class FileObjectStore:
             hasher = hashlib.sha256() if offset == 0 and end == size else None
             position = offset
             while position < end:
-                start, want = position, min(_BATCH, end - position)
-                block = await self._run(_read_block, file.fileno(), start, want, hasher)
+                start, want = position, min(BATCH, end - position)
+                block = await self._run(read_block, file.fileno(), start, want, hasher)
                 position += len(block)
                 if not block or (position == end and hasher is not None and hasher.hexdigest() != digest):
                     await self._run(self._put_aside, path, size)
@@ -214,6 +232,9 @@ class FileObjectStore:
             with os.scandir(self._root / f"{number:02x}") as entries:
                 self._used += sum(entry.stat().st_size for entry in entries)
 
+    def _renew(self, path: Path) -> bool:
+        return renew(path, self._leases)
+
     def _private(self, kind: str) -> Path:
         return self._partial / f"{kind}-{next(self._numbers)}.tmp"
 
@@ -231,7 +252,7 @@ class FileObjectStore:
 
     def _install(self, source: Path, digest: str) -> None:
         target = self.path(digest)
-        if target.is_file():
+        if self._renew(target):
             source.unlink()
             return
         size = source.stat().st_size
@@ -324,12 +345,12 @@ class ObjectWriter:
             )
         try:
             view = memoryview(data)
-            for begin in range(0, len(data), _BATCH):
-                block = view[begin : begin + _BATCH]
+            for begin in range(0, len(data), BATCH):
+                block = view[begin : begin + BATCH]
                 # Hashing in a thread beside the writing one: both leave the interpreter's lock,
                 # so that the sum takes hardly longer than the slower of the two.
                 await asyncio.gather(
-                    self._store._run(_write_all, self._file, block),
+                    self._store._run(write_all, self._file, block),
                     self._store._run(self._hasher.update, block),
                 )
                 self.offset += len(block)
@@ -394,7 +415,7 @@ class ObjectWriter:
             os.ftruncate(self._file, 0)
             present = 0
         while self.offset < present:
-            self.offset += len(_read_block(self._file, self.offset, _BATCH, self._hasher))
+            self.offset += len(read_block(self._file, self.offset, BATCH, self._hasher))
         os.lseek(self._file, self.offset, os.SEEK_SET)
         if present:
             self._resumed = True
@@ -437,41 +458,3 @@ def _disk_full(size: int) -> ResourceExhausted:
         field="size",
         hint="free space on the control plane's disk, then send it again",
     )
-
-
-def _write_all(file: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(file, data) :]
-
-
-def _read_block(file: int, offset: int, length: int, hasher: hashlib._Hash | None) -> bytes:
-    block = os.pread(file, length, offset)
-    if hasher is not None:
-        hasher.update(block)
-    return block
-
-
-def _link(source: Path, private: Path) -> str:
-    """Links or copies `source` to `private`, read-only and synced, and returns its digest."""
-    try:
-        os.link(source, private)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
-            raise
-        shutil.copyfile(source, private)
-    private.chmod(0o400)
-    with private.open("rb") as file:
-        before = os.fstat(file.fileno())
-        hasher = hashlib.sha256()
-        offset = 0
-        while block := _read_block(file.fileno(), offset, _BATCH, hasher):
-            offset += len(block)
-        os.fsync(file.fileno())
-        after = os.fstat(file.fileno())
-    if offset != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise Aborted(
-            "file_changed",
-            f"{source.name} was written to while it was taken over",
-            hint="hand a file over only after its writers have ended",
-        )
-    return hasher.hexdigest()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from ..logfiles import Extent
-from ..logstore import FileLogStore, Stream
+from ..logstore import FileLogStore, Stream, log_expired
 
 QUIET = 10.0
 """Seconds without a byte after which the log of something that is over counts as complete though no end
@@ -42,7 +42,9 @@ async def follow_log(
             if await over() and (await logs.extent(log_id, stream)).size <= offset:
                 return
             yield offset, b""
-        elif extent.size <= offset:
+        elif extent.size < offset:
+            raise log_expired(log_id)
+        elif extent.size == offset:
             return
 
 
