@@ -110,6 +110,7 @@ class Engine(EngineViews):
         self._timer: asyncio.TimerHandle | None = None
         self._broken: CoreError | None = None
         self._closing = False
+        self._removals = 0  # commits that took results away: a run read before the last is read again
         self._alone = 0  # items that are stepped one by one, to find out which one breaks a round
         self.stats = EngineStats()
         self._attendance = Attendance(self._clock, self.stats)
@@ -289,7 +290,7 @@ class Engine(EngineViews):
         item.error = None
         if item.plan is not None:
             self._state.plans[item.plan.definition_id] = item.plan
-        if item.prior is not None:
+        if item.prior is not None and item.prior_as_of == self._removals:
             self._state.priors[item.prior.run_id] = item.prior
         try:
             if isinstance(item.event, AgentReport):
@@ -335,6 +336,7 @@ class Engine(EngineViews):
                     self._active.pop(row.run_id, None)
                 else:
                     self._active[row.run_id] = row.job_id
+            self._removals += bool(batch.expired_runs or batch.retired.runs)
             self._hub.publish(batch)
         for item in done:
             if item.future is None or item.future.done():
@@ -469,6 +471,7 @@ class Engine(EngineViews):
         self._put(item)
 
     async def _fetch_prior(self, item: Item, run_id: int) -> None:
+        item.prior_as_of = self._removals
         try:
             prior = await self._store.read_prior(run_id)
         except StoreError as error:

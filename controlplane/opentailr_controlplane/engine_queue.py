@@ -24,6 +24,8 @@ class Item:
     error: Exception | None = None
     plan: Plan | None = None
     prior: PriorRun | None = None
+    prior_as_of: int = 0
+    """How often results had been taken away when `prior` was read."""
 
 
 def stopping() -> CoreError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from . import snapshots
 from .definition import CheckedDefinition
-from .model import Dirty, State
+from .model import Dirty, Retired, State
 from .rows import (
     AgentRow,
     AttemptRow,
@@ -47,6 +47,7 @@ class WriteBatch:
     remembered: list[IdempotencyRow] = field(default_factory=list)
     forgotten: list[tuple[str, str]] = field(default_factory=list)
     expired_runs: list[int] = field(default_factory=list)
+    retired: Retired = field(default_factory=Retired)
     late: list[LateRow] = field(default_factory=list)
 
 
@@ -73,5 +74,6 @@ def collect(state: State) -> WriteBatch | None:
         [snapshots.idempotency_row(key, kept) for key, kept in dirty.remembered.items()],
         dirty.forgotten,
         dirty.expired_runs,
+        dirty.retired,
         dirty.late,
     )

@@ -107,8 +107,25 @@ class NodeReply:
     agent_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class RetireReply:
+    """What Retire took out, by id."""
+
+    run_ids: tuple[int, ...]
+    agent_ids: tuple[str, ...]
+    image_keys: tuple[str, ...]
+
+
 Reply = (
-    SaveReply | StartReply | StopReply | RerunReply | PromoteReply | VersionsReply | ImageReply | NodeReply
+    SaveReply
+    | StartReply
+    | StopReply
+    | RerunReply
+    | PromoteReply
+    | VersionsReply
+    | ImageReply
+    | NodeReply
+    | RetireReply
 )
 
 # --------------------------------------------------------------------------- commands
@@ -229,6 +246,20 @@ class SetNodeSchedulable(Command):
     node: str
     schedulable: bool
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retire(Command):
+    """Takes out what retention no longer keeps; answers `RetireReply`. Of the platform itself, not of people.
+
+    `run_ids` are finished runs. Nodes last heard before `nodes_before` and images that no version uses and
+    that ended before `images_before` go too; both are wall times in microseconds, 0 for none. What is in
+    use after all stays.
+    """
+
+    run_ids: tuple[int, ...] = ()
+    nodes_before: int = 0
+    images_before: int = 0
 
 
 # --------------------------------------------------------------------------- agents

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 
-from . import fleet, jobs
+from . import fleet, jobs, retention
 from .commands import (
     AgentApplied,
     AgentBye,
@@ -28,6 +28,7 @@ from .commands import (
     Reply,
     Rerun,
     Restore,
+    Retire,
     SaveVersion,
     SessionClosed,
     SetNodeSchedulable,
@@ -87,6 +88,8 @@ def step(state: State, event: Command | AgentEvent | Tick, now: Instant) -> Repl
             return ImageReply(key, image.state, image.build_id)
         case SetNodeSchedulable():
             return NodeReply(fleet.set_schedulable(state, event, now).agent_id)
+        case Retire():
+            return retention.retire(state, event)
         case _:
             raise TypeError(f"not an event of the core: {type(event).__name__}")
     return None

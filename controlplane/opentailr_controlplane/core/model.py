@@ -304,6 +304,18 @@ class PriorRun:
 
 
 @dataclass(slots=True)
+class Retired:
+    """What leaves the store by retention, by id; of runs the rest follows in small steps."""
+
+    runs: list[int] = field(default_factory=list)
+    agents: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.agents or self.images)
+
+
+@dataclass(slots=True)
 class Dirty:
     """What changed since the last transaction."""
 
@@ -324,12 +336,14 @@ class Dirty:
     remembered: dict[tuple[str, str], Remembered] = field(default_factory=dict)
     forgotten: list[tuple[str, str]] = field(default_factory=list)
     expired_runs: list[int] = field(default_factory=list)
+    retired: Retired = field(default_factory=Retired)
 
     def __bool__(self) -> bool:
         return bool(
             self.counters or self.definitions or self.new_runs or self.jobs or self.versions or self.images
             or self.builds or self.agents or self.runs or self.tasks or self.attempts or self.outcomes
             or self.late or self.payloads or self.remembered or self.forgotten or self.expired_runs
+            or self.retired
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from datatailr.v1 import log_pb2, log_pb2_grpc
 from ..core.errors import InvalidArgument, NotFound
 from ..core.values import AttemptState, RunState, TaskState
 from ..errors import Aborted
-from ..logstore import CHUNK, Chunk, FileLogStore, Stream
+from ..logstore import CHUNK, Chunk, FileLogStore, Stream, log_expired
 from ..ports import Engine
 from ..security.access import Permission
 from ..store.reads import Reads
@@ -131,6 +131,8 @@ class LogService(log_pb2_grpc.LogServiceServicer):
         ):
             yield log_pb2.ReadLogResponse(offset=offset, data=data)
             offset += len(data)
+        if offset < extent.size:
+            raise log_expired(source.log_id)
         yield log_pb2.ReadLogResponse(offset=offset, end=extent.ended or source.final)
 
     async def _settle(self, source: _Source, stream: Stream) -> None:
@@ -152,6 +154,7 @@ class LogService(log_pb2_grpc.LogServiceServicer):
         if target == "run_id":
             run = await self._lookup.run(request.run_id, Permission.READ)
             run_id = run.run_id
+            await self._check_kept(run_id)
             return _Source(run_log_id(run_id), lambda: self._run_over(run_id))
         if target == "image_key":
             return await self._image_source(request.image_key)
@@ -162,6 +165,7 @@ class LogService(log_pb2_grpc.LogServiceServicer):
         task = await self._reads.task(run.run_id, target.task_id)
         if task is None:
             raise task_not_found(run.run_id, target.task_id)
+        await self._check_kept(run.run_id)
         attempts = await self._reads.attempts(run.run_id, target.task_id)
         if target.attempt < 0 or target.attempt > max(len(attempts), 1):
             raise NotFound(
@@ -213,6 +217,10 @@ class LogService(log_pb2_grpc.LogServiceServicer):
             except EOFError:
                 raise Aborted("closing", "the server stops", hint="call again once it is back") from None
             return await self._source(request)
+
+    async def _check_kept(self, run_id: int) -> None:
+        if await self._reads.logs_removed(run_id):
+            raise log_expired(run_log_id(run_id))
 
     async def _run_over(self, run_id: int) -> bool:
         run = await self._reads.run(run_id)

@@ -1,15 +1,20 @@
-"""Brings a database to the present schema at start; refuses one of the future."""
+"""Brings a database to the present schema at start; refuses one of the future.
+
+All that is missing is done in one transaction: a process that is killed in the middle leaves the database as
+it was.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from .errors import NewerSchema
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Named here too, so that a database that is up to date needs no Alembic at start."""
 
 SCRIPTS = Path(__file__).parent / "migrations"
@@ -22,6 +27,8 @@ def migrate(path: Path) -> None:
         NewerSchema: it was written by a newer version.
     """
     engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
             if inspect(connection).has_table("alembic_version"):
@@ -46,3 +53,12 @@ def migrate(path: Path) -> None:
             command.upgrade(config, HEAD)
     finally:
         engine.dispose()
+
+
+def _leave_transactions_to_us(connection: Any, _record: Any) -> None:
+    # By itself the driver begins none before a change of the schema, so that each would stand alone.
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -27,6 +27,7 @@ from .schema import (
     late_outcomes,
     outcomes,
     payloads,
+    removed_logs,
     run_tasks,
     runs,
 )
@@ -194,6 +195,10 @@ class Reads:
         if await self._all(select(attempts.c.attempt_id).where(attempts.c.attempt_id == log_id)):
             return True
         return bool(await self._all(select(builds.c.build_id).where(builds.c.build_id == log_id)))
+
+    async def logs_removed(self, run_id: int) -> bool:
+        """True when the run is kept without its logs."""
+        return bool(await self._all(select(removed_logs.c.run_id).where(removed_logs.c.run_id == run_id)))
 
     async def images(self, keys: Collection[str]) -> dict[str, ImageRow]:
         """Images by key, those that exist."""

@@ -228,6 +228,9 @@ runs = Table(
     Index("ix_runs_state", "state"),
 )
 
+Index("ix_runs_environment_end_time", runs.c.environment, runs.c.end_time, sqlite_where=runs.c.end_time > 0)
+Index("ix_runs_original_run_id", runs.c.original_run_id, sqlite_where=runs.c.original_run_id > 0)
+
 run_tasks = Table(
     "run_tasks",
     metadata,
@@ -320,6 +323,20 @@ payloads = Table(
     _text("digest", key=True),
     _int("size"),
     Column("data", LargeBinary, nullable=False),
+)
+
+removals = Table(
+    # Runs that retention has taken out of `runs` and of which other tables, or the logs, may hold something.
+    "removals",
+    metadata,
+    _int("run_id", key=True),
+)
+
+removed_logs = Table(
+    # Finished runs that are kept without their logs.
+    "removed_logs",
+    metadata,
+    _int("run_id", key=True),
 )
 
 idempotency = Table(

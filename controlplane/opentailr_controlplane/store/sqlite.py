@@ -23,7 +23,7 @@ from ..core.values import Instant
 from . import loader
 from .errors import StoreError, StoreFull, StoreUnavailable
 from .migrate import migrate
-from .writer import write
+from .writer import transaction, write
 
 T = TypeVar("T")
 
@@ -133,6 +133,20 @@ class SqliteStore:
             return found
 
         return await self._run(self._reads, read)
+
+    async def maintain(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs a function in a short transaction of its own, between those of the engine.
+
+        Raises:
+            StoreFull, StoreUnavailable: nothing of it was kept.
+        """
+
+        def run() -> T:
+            connection = self._open(self._writer)
+            with transaction(connection):
+                return work(connection)
+
+        return await self._run(self._writes, run)
 
     async def log_owner(self, log_id: str) -> str | None:
         """The agent that made an attempt or build; None when there is none such."""

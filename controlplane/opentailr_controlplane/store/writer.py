@@ -7,7 +7,8 @@ needs more than 1 ms.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Table
@@ -15,7 +16,7 @@ from sqlalchemy import Table
 from ..core.batch import WriteBatch
 from ..core.definition import CheckedDefinition
 from ..core.values import AttemptState, Payload, PeopleState, RunState, TaskState
-from . import codec, schema
+from . import codec, retention, schema
 
 
 def upsert_sql(table: Table, *, keep: bool = False) -> str:
@@ -92,9 +93,16 @@ _EXPIRE = (
 
 def write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
     """Writes a batch whole or not at all."""
+    with transaction(connection):
+        _write(connection, batch)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is written inside is kept whole or, when something is raised, not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        _write(connection, batch)
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -125,6 +133,7 @@ def _write(connection: sqlite3.Connection, batch: WriteBatch) -> None:
     _many(connection, _OUTCOMES, batch.outcomes)
     _many(connection, _REMEMBERED, batch.remembered)
     _many(connection, _FORGET, batch.forgotten)
+    retention.remove(connection, batch.retired)
     for run_id in batch.expired_runs:
         for statement in _EXPIRE:
             connection.execute(statement, {"run": run_id})

@@ -1,0 +1,80 @@
+"""What leaves by retention, as far as the hot state knows of it.
+
+Which runs are old enough is found in the store, outside the engine; here it is judged once more by what is
+true now, so that nothing leaves that something still needs.
+"""
+
+from __future__ import annotations
+
+from .commands import Retire, RetireReply
+from .model import Agent, State
+from .placement import close, live, release
+from .values import AgentState, ImageState
+
+_ENDED = (ImageState.READY, ImageState.FAILED)
+
+
+def retire(state: State, command: Retire) -> RetireReply:
+    """Takes out finished runs, nodes not heard of for long, and images that no version uses."""
+    agents = _agents(state, command.nodes_before) if command.nodes_before else []
+    runs = _runs(state, command.run_ids) if command.run_ids else []
+    images = _images(state, command.images_before) if command.images_before else []
+    retired = state.dirty.retired
+    retired.runs.extend(runs)
+    retired.agents.extend(agents)
+    retired.images.extend(images)
+    return RetireReply(tuple(runs), tuple(agents), tuple(images))
+
+
+def _runs(state: State, run_ids: tuple[int, ...]) -> list[int]:
+    """Those that are over, with no attempt whose processes may still exist on a node."""
+    present = {attempt.run_id for attempt in state.attempts.values()}
+    chosen = [run_id for run_id in run_ids if run_id not in state.runs and run_id not in present]
+    for run_id in chosen:
+        state.expiries.pop(run_id, None)
+    return chosen
+
+
+def _agents(state: State, before: int) -> list[str]:
+    """Nodes that are down and were last heard before a time.
+
+    Attempts that a node took along count as gone from then on. A node that a person keeps from new work
+    stays, as that decision has to be there when it comes back.
+    """
+    chosen = []
+    for agent in list(state.agents.values()):
+        if agent.state is not AgentState.DOWN or agent.last_heard >= before or agent.builds:
+            continue
+        if any(live(attempt) for attempt in agent.attempts.values()):
+            continue
+        _give_up_attempts(state, agent)
+        if agent.schedulable:
+            close(state, agent)
+            state.outgoing.pop(agent.agent_id, None)
+            state.dirty.agents.pop(agent.agent_id, None)
+            del state.agents[agent.agent_id]
+            chosen.append(agent.agent_id)
+    return chosen
+
+
+def _give_up_attempts(state: State, agent: Agent) -> None:
+    for attempt in list(agent.attempts.values()):
+        attempt.gone = True
+        state.dirty.attempts[attempt.attempt_id] = attempt
+        release(state, agent, attempt)
+
+
+def _images(state: State, before: int) -> list[str]:
+    used = {version.image_key for job in state.jobs.values() for version in job.versions.values()}
+    chosen = [
+        image.image_key
+        for image in state.images.values()
+        if image.state in _ENDED
+        and image.image_key not in used
+        and not image.waiting
+        and (image.end_time or image.create_time) < before
+    ]
+    for key in chosen:
+        del state.images[key]
+        state.dirty.images.pop(key, None)
+    return chosen
