@@ -1,0 +1,1 @@
+"""A user's package: tasks whose every trace can be checked afterwards."""

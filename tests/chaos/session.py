@@ -1,0 +1,94 @@
+"""One round of chaos: work from a seed, faults beside it, and the judgement."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .driver import Driver
+from .faults import Faults
+from .oracle import Oracle
+from .workload import Generator, Plan
+from .world import World
+
+
+class Session:
+    """A world with work in it.
+
+    Args:
+        world: The platform.
+        seed: Of work and faults.
+    """
+
+    def __init__(self, world: World, seed: int = 0) -> None:
+        self.world = world
+        self.driver = Driver(world)
+        self.faults = Faults(world, seed)
+        self.oracle = Oracle(world, self.faults)
+
+    def beside(self, fault: Callable[[], None]) -> _Beside:
+        """Runs a fault in a thread of its own; `join` raises what it raised."""
+        return _Beside(fault)
+
+    def work(self, generator: Generator, *, until: Callable[[], bool], runs: int = 3) -> None:
+        """Keeps some runs going until the condition holds."""
+        while not until():
+            if len(self.driver.active) < runs:
+                self.driver.submit(generator.next())
+            self.driver.poll()
+            time.sleep(0.2)
+
+    def run(self, plan: Plan) -> None:
+        """Submits one plan."""
+        self.driver.submit(plan)
+
+    def finish(self, *, seconds: float = 120.0) -> list[str]:
+        """Waits for the end of all runs and judges them, the processes and the whole platform's end."""
+        self.world.heal()
+        self.driver.wait_all(seconds=seconds)
+        found = [*self.driver.troubles, *self.oracle.judge(self.driver.records)]
+        for record in self.driver.records:
+            same = self.driver.runs_of(record.job_name)
+            wanted = [other.run_id for other in self.driver.records if other.job_name == record.job_name]
+            if sorted(same) != sorted(wanted):
+                found.append(f"{record.job_name} has the runs {same}, {wanted} were started")
+        found += self.world.leftovers()
+        found += self.crashes()
+        return found + self.world.shut_down()
+
+    def crashes(self) -> list[str]:
+        """Servers that ended by themselves."""
+        return [
+            f"{server.name} ended by itself with {server.exits}:\n{server.last_words()}"
+            for server in self.world.servers
+            if server.exits
+        ]
+
+    def story(self) -> str:
+        """The faults, for the message of a failed test."""
+        return "\n".join(f"{fault.began:.2f} {fault}" for fault in self.faults.log)
+
+
+class _Beside:
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), name="fault")
+        self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as problem:
+            self._problem = problem
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
+    def join(self) -> None:
+        """Waits for it."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
