@@ -15,6 +15,7 @@ import structlog
 from datatailr.v1 import log_pb2 as pb
 from datatailr.v1.log_pb2_grpc import LogServiceStub
 from opentailr_agent.backoff import Backoff
+from opentailr_agent.logs.budget import SpoolBudget
 from opentailr_agent.logs.spool import Spool
 from opentailr_agent.logs.watch import FolderWatch
 
@@ -59,6 +60,7 @@ class LogShipper:
         agent_id: Whose attempts and builds the logs belong to: the control plane takes a log only
             from the agent that it gave the work to.
         first_pause: Seconds before the first reconnection; doubled up to 8.
+        budget: Bound of all logs on the disk; None means 2 GiB or half of what is free.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class LogShipper:
         *,
         agent_id: str,
         first_pause: float = 0.1,
+        budget: SpoolBudget | None = None,
     ) -> None:
         self._stub: LogServiceAsyncStub = LogServiceStub(channel)  # type: ignore[assignment]
         self._metadata = (*metadata, (_AGENT_KEY, agent_id))
@@ -80,7 +83,18 @@ class LogShipper:
         """Logs that wait, and until when."""
         self._wake = asyncio.Event()
         self._watch = FolderWatch(self._grown)
+        self._budget = budget or SpoolBudget()
+        self._any = asyncio.Event()
+        """There are logs."""
+        self.trouble = ""
+        """Why nothing is stored now, in words for people; empty while all goes well."""
+        self.lost_bytes = 0
+        """Bytes dropped since the start, because there was no room for what could not be sent."""
         self._log = structlog.get_logger("logs")
+
+    def __len__(self) -> int:
+        """Logs of which not everything is durable yet."""
+        return len(self._logs)
 
     def follow(self, log_id: str, folder: Path, *, known: bool = True, frees: bool = True) -> None:
         """Begins to ship `stdout` and `stderr` of a folder; the files need not exist yet.
@@ -98,6 +112,7 @@ class LogShipper:
             stream: Spool(log_id, stream, folder / name, known=known, frees=frees) for stream, name in STREAMS
         }
         self._watch.add(log_id, folder)
+        self._any.set()
         self._changed(log_id)
 
     def finish(self, log_id: str) -> None:
@@ -105,8 +120,11 @@ class LogShipper:
         due = self._together(asyncio.get_running_loop().time())
 
         for spool in self._logs.get(log_id, {}).values():
-            spool.finished = True
+            spool.finish()
             spool.not_before = due
+
+        if log_id in self._logs:
+            self._settle(log_id)
 
         self._changed(log_id)
 
@@ -119,6 +137,36 @@ class LogShipper:
 
     async def run(self) -> None:
         """Ships until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_bound())
+            group.create_task(self._ship())
+
+    async def _keep_bound(self) -> None:
+        """Keeps the files within their bound, also while there is nobody to send them to."""
+        dropping = False
+
+        while True:
+            await self._any.wait()
+            look = self._budget.enforce(
+                [spool for spools in self._logs.values() for spool in spools.values()]
+            )
+            self.lost_bytes += look.dropped
+
+            if look.dropped and not dropping:
+                self._log.warning(
+                    "logs have reached their bound; the oldest unsent bytes are dropped",
+                    limit=look.limit,
+                    held=look.held,
+                )
+
+            dropping = bool(look.dropped)
+
+            if not self._logs:
+                self._any.clear()
+
+            await asyncio.sleep(look.pause)
+
+    async def _ship(self) -> None:
         while True:
             await self._wake.wait()
 
@@ -126,6 +174,7 @@ class LogShipper:
                 await self._session()
             except grpc.aio.AioRpcError as error:
                 self._log.debug("log stream ended", status=error.code().name, details=error.details())
+                self._tell_full(error)
             except asyncio.InvalidStateError:
                 self._log.debug("log stream was cut")
 
@@ -142,6 +191,13 @@ class LogShipper:
 
         for log_id in list(self._logs):
             self.discard(log_id)
+
+    def _tell_full(self, error: grpc.aio.AioRpcError) -> None:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            if not self.trouble:
+                self._log.warning("the control plane stores no logs now; waiting", details=error.details())
+
+            self.trouble = f"the control plane stores no logs: {error.details()}"
 
     async def _session(self) -> None:
         call = self._stub.AppendLogs(metadata=self._metadata)
@@ -189,6 +245,10 @@ class LogShipper:
                     offset, data, last = message
                     room -= len(data)
 
+                    if spool.remark:
+                        self._log.warning("log has an odd trace", log_id=spool.log_id, remark=spool.remark)
+                        spool.remark = ""
+
                     if len(data) < _LINE:
                         spool.not_before = loop.time() + _GATHER if data and not spool.finished else 0.0
 
@@ -222,6 +282,7 @@ class LogShipper:
                 return
 
             self._pauses.reset()
+            self.trouble = ""
             spool = self._logs.get(answer.log_id, {}).get(answer.stream)
 
             if spool is None:
@@ -229,13 +290,13 @@ class LogShipper:
 
             if answer.refused:
                 self._log.info("log refused", log_id=answer.log_id, stream=answer.stream, sent=spool.sent)
-                spool.done = True
+                spool.refuse()
             else:
                 spool.answered(answer.durable_offset, expected=answer.expected)
 
             if spool.done:
                 self._settle(answer.log_id)
-            else:
+            elif not spool.refused:
                 self._changed(answer.log_id)
 
     async def _sweep(self) -> None:
@@ -299,7 +360,7 @@ class LogShipper:
     def _changed(self, log_id: str | None) -> None:
         for name in self._logs if log_id is None else (log_id,):
             for stream, spool in self._logs.get(name, {}).items():
-                if not spool.done:
+                if not (spool.done or spool.refused):
                     self._dirty[name, stream] = None
 
         if self._dirty:

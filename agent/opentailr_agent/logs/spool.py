@@ -1,4 +1,7 @@
-"""One log on its way: what is in the file, what was sent, what is durable. No I/O but the file's."""
+"""One log on its way: what is in the file, what was sent, what is durable. No I/O but the file's.
+
+All offsets here are those of the stored log; `gaps` translates them to the file's.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from opentailr_agent.logs.gaps import Gaps
+
 CHUNK: Final = 256 * 1024
 """Bytes per message, the largest that the wire allows."""
 WINDOW: Final = 1 << 20
@@ -21,6 +26,8 @@ _NO_LOG: Final = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EACCES}
 )
 """Errors of opening that mean: nothing is there that could be the log."""
+_BLOCK: Final = 4096
+"""Bytes are dropped in whole blocks: less would free nothing."""
 _FALLOC_KEEP_SIZE: Final = 1
 _FALLOC_PUNCH_HOLE: Final = 2
 
@@ -56,13 +63,21 @@ class Spool:
     """Nothing more will be written."""
     end_sent: bool = False
     done: bool = False
+    refused: bool = False
+    """The control plane takes no more of it: what is still written is given back to the disk."""
     not_before: float = 0.0
     """A log that writes line by line is not sent before this time, so that lines gather."""
     troubled: bool = False
     """It was told that the file cannot be read."""
+    remark: str = ""
+    """Something odd that was found in its files, to be told once."""
     under_way: deque[Chunk] = field(default_factory=deque)
+    gaps: Gaps = field(default_factory=Gaps)
+    _ever_sent: int = 0
+    """Furthest offset sent since the control plane's own was certain; it may have all of that."""
     _stale: int = 0
-    _punched: int = 0
+    _freed: int = 0
+    """Offset in the file before which everything was given back to the disk."""
     _descriptor: int = -1
 
     def next(self, now: float) -> tuple[int, bytes, bool] | None:
@@ -71,8 +86,12 @@ class Spool:
         Raises:
             OSError: The file cannot be read now.
         """
-        if self.done or self.end_sent:
+        if self.done or self.end_sent or self.refused:
             return None
+
+        if self.known and not self.under_way and self._ever_sent > self.durable and self.gaps.fluid:
+            # A marker must stand where the control plane's bytes end, so that place must be certain.
+            self.known = False
 
         if not self.known:
             if self.under_way:
@@ -92,6 +111,7 @@ class Spool:
 
         start = self.sent
         self.sent += len(data)
+        self._ever_sent = max(self._ever_sent, self.sent)
         self.end_sent = last
         self.under_way.append(Chunk(start, self.sent, last, now))
         return start, data, last
@@ -100,6 +120,8 @@ class Spool:
         """Takes the control plane's answer: `durable` bytes are safe, `expected` asks to go on there."""
         if not self.known:
             self.known = True
+            self._ever_sent = durable
+            self.gaps.answered(durable)
             self._rewind(durable)
             return
 
@@ -114,6 +136,7 @@ class Spool:
             return
 
         self.durable = max(self.durable, durable)
+        self.gaps.settle(self.durable)
         ended = False
 
         while self.under_way and self.under_way[0].end <= durable:
@@ -137,6 +160,72 @@ class Spool:
         """When the longest unanswered message was sent."""
         return self.under_way[0].at if self.under_way else None
 
+    def refuse(self) -> None:
+        """The control plane takes nothing more of this log."""
+        self.refused = True
+        self.under_way.clear()
+        self.done = self.finished
+
+    def finish(self) -> None:
+        """Nothing more will be written."""
+        self.finished = True
+        self.done = self.done or self.refused
+
+    def identity(self) -> tuple[int, int] | None:
+        """Which file it is; builds that share one have several logs in it. None without a file."""
+        if not self._open():
+            return None
+
+        found = os.fstat(self._descriptor)
+        return found.st_dev, found.st_ino
+
+    def held_bytes(self) -> int:
+        """Bytes that the log takes on the disk."""
+        return os.fstat(self._descriptor).st_blocks * 512 if self._open() else 0
+
+    def droppable(self) -> tuple[int, int]:
+        """The part of the file, first and last offset, that may be lost: neither sent nor lost before.
+
+        What is under way is not part of it, since the control plane may have it already.
+        """
+        if self.done or not self._open():
+            return 0, 0
+
+        size = os.fstat(self._descriptor).st_size
+
+        if self.refused:
+            return _up(self._freed), _down(size)
+
+        last = self.gaps.last
+        first = self.gaps.position(self.sent) if last is None or last.told else last.end
+        return _up(first), _down(size)
+
+    def durable_part(self) -> tuple[int, int]:
+        """The part of the file that the control plane has and that is not given back yet."""
+        return self._freed, _down(self.gaps.position(self.durable)) if self.known else 0
+
+    def free(self, end: int) -> None:
+        """Gives everything before `end` back to the disk, in small pieces too; it is durable."""
+        if self._open():
+            self._punch(end)
+
+    def drop(self, start: int, end: int) -> None:
+        """Gives a part of the file back to the disk, which lies in `droppable`; whole blocks of it.
+
+        Raises:
+            OSError: The file system cannot.
+        """
+        if self._open():
+            _punch_hole(self._descriptor, start, end - start)
+            self.dropped(start, end)
+
+    def dropped(self, start: int, end: int) -> None:
+        """Notes that a part of the file is gone."""
+        if self.refused:
+            self._freed = max(self._freed, end)
+        else:
+            self.gaps.add(start, end)
+
     def close(self) -> None:
         """Closes the file."""
         if self._descriptor >= 0:
@@ -147,6 +236,9 @@ class Spool:
         self.under_way.clear()
         self.durable = self.sent = durable
         self.end_sent = False
+
+        if self.gaps.position(durable) < self._freed:
+            self.gaps.rewound(durable, self._freed)
 
     def _open(self) -> bool:
         if self._descriptor < 0:
@@ -166,21 +258,71 @@ class Spool:
 
             self._descriptor = descriptor
 
+            if os.fstat(descriptor).st_size:
+                # An earlier process of the agent may have dropped parts of it.
+                if not self.gaps.load(self._told_path):
+                    self.remark = f"{self._told_path.name} cannot be understood; its lost parts are told anew"
+
+                self.gaps.find(descriptor)
+
         return True
 
+    @property
+    def _told_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".gaps")
+
     def _read(self, most: int) -> bytes:
-        return os.pread(self._descriptor, most, self.sent) if self._open() else b""
+        if not self._open():
+            return b""
+
+        piece = self.gaps.piece(self.sent)
+
+        if piece.length is not None:
+            most = min(most, piece.length)
+
+        if piece.gap is None:
+            return os.pread(self._descriptor, most, piece.position)
+
+        if not piece.gap.told:
+            self.gaps.tell(piece.gap, self._told_path)
+
+        return piece.gap.text[piece.position : piece.position + most]
 
     def _size(self) -> int:
-        return os.fstat(self._descriptor).st_size if self._open() else 0
+        return self.gaps.stored(os.fstat(self._descriptor).st_size) if self._open() else 0
 
     def _free(self) -> None:
-        if not self.frees or self.durable - self._punched < _PUNCH or self._descriptor < 0:
+        if not self.frees or self._descriptor < 0:
             return
 
-        length = (self.durable - self._punched) // _PUNCH * _PUNCH
-        mode = ctypes.c_int(_FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE)
-        libc = ctypes.CDLL(None)
-        # A file system without holes refuses; the space is then free when the attempt is removed.
-        libc.fallocate(self._descriptor, mode, ctypes.c_long(self._punched), ctypes.c_long(length))
-        self._punched += length
+        reached = self.gaps.position(self.durable) // _PUNCH * _PUNCH
+
+        if reached > self._freed:
+            self._punch(reached)
+
+    def _punch(self, end: int) -> None:
+        if end > self._freed and self._descriptor >= 0:
+            try:
+                _punch_hole(self._descriptor, self._freed, end - self._freed)
+            except OSError:
+                # A file system without holes: the space is free when the attempt is removed.
+                return
+
+            self._freed = end
+
+
+def _up(offset: int) -> int:
+    return -(-offset // _BLOCK) * _BLOCK
+
+
+def _down(offset: int) -> int:
+    return offset // _BLOCK * _BLOCK
+
+
+def _punch_hole(descriptor: int, start: int, length: int) -> None:
+    mode = ctypes.c_int(_FALLOC_KEEP_SIZE | _FALLOC_PUNCH_HOLE)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    if libc.fallocate(descriptor, mode, ctypes.c_long(start), ctypes.c_long(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
