@@ -1,0 +1,1 @@
+"""Deterministic simulation of a control plane and its agents; see docs/design/simulation.md."""
