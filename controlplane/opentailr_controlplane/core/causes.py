@@ -53,7 +53,7 @@ def decode_cause(
 
 def lease_lost(node: str, since: int, seconds: float) -> Cause:
     """Nothing was heard of a node for longer than its lease; `since` is when it was last heard."""
-    message = f"Lost node {node}: no heartbeat for {seconds:.0f} s."
+    message = f"Lost node {node} (no heartbeat for {seconds:.0f} s)."
     return Cause(CauseKind.LEASE_LOST, message, node=node, since=since)
 
 

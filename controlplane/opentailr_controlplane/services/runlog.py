@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ..core.rows import RunRow, TaskRow
-from ..core.values import PeopleState, RunState
+from ..core.settings import CoreSettings
+from ..core.values import CauseKind, PeopleState, RunState, TaskState
 from ..logstore import FileLogStore
 from ..ports import Change, Engine, Resync, RunChange
 from ..store.reads import Reads
@@ -55,14 +56,21 @@ class RunLogWriter:
     """Writes the runs' own logs from `start` to `close`."""
 
     def __init__(
-        self, engine: Engine, reads: Reads, logs: FileLogStore, *, clock: Callable[[], float] = time.time
+        self,
+        engine: Engine,
+        reads: Reads,
+        logs: FileLogStore,
+        *,
+        clock: Callable[[], float] = time.time,
+        settings: CoreSettings | None = None,
     ) -> None:
+        self._limit = (settings or CoreSettings()).infra_budget
         self._engine = engine
         self._reads = reads
         self._logs = logs
         self._clock = clock
-        self._known: dict[int, dict[int, int]] = {}
-        """Last state told, by run and task, of runs that are active."""
+        self._known: dict[int, dict[int, tuple[int, int]]] = {}
+        """Last state and number of failed tries told, by run and task, of runs that are active."""
         self._told_runs: dict[int, int] = {}
         self._rows: dict[int, RunRow] = {}
         """Last committed summary of runs that are active: each of its changes is told, so a change of
@@ -76,7 +84,8 @@ class RunLogWriter:
             self._told_runs[run.run_id] = run.people_state
             self._rows[run.run_id] = run
             self._known[run.run_id] = {
-                task.task_id: task.people_state for task in await self._tasks(run.run_id)
+                task.task_id: (task.people_state, _failed_tries(task))
+                for task in await self._tasks(run.run_id)
             }
             await self._write(run, ["the control plane was started again; the run goes on"], end=False)
         self._task = asyncio.create_task(self._run(subscription))
@@ -146,7 +155,7 @@ class RunLogWriter:
         state, terminal = PeopleState(run.people_state), RunState(run.state).terminal
         if before is not None and RunState(run.state) is RunState.EXPIRED:
             return
-        lines = []
+        lines: list[str] = []
         if before is None:
             lines.append(
                 f"{_stamp(run.submit_time)} run {run_id} of {run.job_name} version {run.version} "
@@ -154,43 +163,54 @@ class RunLogWriter:
             )
         lines.extend(await self._task_lines(run, tasks, known))
         if terminal:
-            cause = f": {run.cause_message}" if run.cause_message else ""
-            lines.append(f"{_stamp(run.end_time)} run {run_id} {state.name.lower()}{cause} ({_counts(run)})")
+            lines.append(
+                f"{_stamp(run.end_time)} run {run_id} {state.name.lower()}"
+                f"{_because(run.cause_kind, run.cause_message)} ({_counts(run)})"
+            )
             self._known.pop(run_id, None)
             self._told_runs.pop(run_id, None)
             self._rows.pop(run_id, None)
         else:
             if run.cancel_requested and before is not None and before >= 0:
-                lines.append(f"{_stamp(int(self._clock() * 1e6))} the run was asked to stop")
+                who = f": {run.cause_message}" if run.cause_kind == CauseKind.STOPPED else ""
+                lines.append(f"{_stamp(int(self._clock() * 1e6))} the run was asked to stop{who}")
             self._told_runs[run_id] = -1 if run.cancel_requested else run.people_state
             self._rows[run_id] = run
         if lines:
             await self._write(run, lines, end=terminal, stamped=True)
 
-    async def _task_lines(self, run: RunRow, tasks: list[TaskRow], known: dict[int, int]) -> list[str]:
-        news = []
+    async def _task_lines(
+        self, run: RunRow, tasks: list[TaskRow], known: dict[int, tuple[int, int]]
+    ) -> list[str]:
+        """A line for each task that moved on, and for each try that the platform itself failed."""
+        news: list[tuple[TaskRow, bool, bool]] = []
         for task in tasks:
-            if known.get(task.task_id) != task.people_state and PeopleState(task.people_state) in _TOLD:
-                news.append(task)
-            known[task.task_id] = task.people_state
+            state, tries = known.get(task.task_id, (0, 0))
+            failed = _failed_tries(task)
+            moved = state != task.people_state and PeopleState(task.people_state) in _TOLD
+            if moved or failed > tries:
+                news.append((task, failed > tries, moved))
+            known[task.task_id] = (task.people_state, max(failed, tries))
         if not news:
             return []
         graph = await self._reads.graph(run.definition_id)
-        lines = []
-        for task in news:
-            state = PeopleState(task.people_state)
+        # What has no time of its own happened by the end of the run, and stands before it.
+        present = int(self._clock() * 1e6)
+        if run.end_time:
+            present = min(present, run.end_time)
+        lines: list[tuple[int, str]] = []
+        for task, retried, moved in news:
             definition = graph.get(task.task_id)
             name = definition.name if definition is not None else str(task.task_id)
-            at = task.start_time if state is PeopleState.RUNNING else task.end_time
-            text = (
-                f"{_stamp(at or int(self._clock() * 1e6))} task {name} {state.name.lower().replace('_', ' ')}"
-            )
-            if state is PeopleState.RUNNING and task.node:
-                text += f" on {task.node}"
-            if task.cause_message:
-                text += f": {task.cause_message.splitlines()[0][:500]}"
-            lines.append(text)
-        return lines
+            if retried:
+                begun = task.people_state != PeopleState.PENDING and task.start_provisioning_time
+                lines.append((begun or present, _retry_line(name, task, self._limit)))
+            if moved:
+                running = task.people_state == PeopleState.RUNNING
+                at = (task.start_time if running else task.end_time) or present
+                lines.append((at, _task_line(name, task)))
+        lines.sort(key=lambda line: line[0])
+        return [f"{_stamp(at)} {text}" for at, text in lines]
 
     async def _tasks(self, run_id: int) -> list[TaskRow]:
         found: list[TaskRow] = []
@@ -202,6 +222,38 @@ class RunLogWriter:
         now = "" if stamped else f"{_stamp(int(self._clock() * 1e6))} "
         text = "".join(f"{now}{line}\n" for line in lines)
         await self._logs.append_own(run_log_id(run.run_id), text.encode("utf-8", "backslashreplace"), end=end)
+
+
+def _failed_tries(task: TaskRow) -> int:
+    """How many attempts of a task that goes on the platform failed; 0 once it has ended."""
+    if not task.cause_kind or TaskState(task.state).terminal:
+        return 0
+    return task.attempts - (task.state == TaskState.ACTIVE)
+
+
+def _retry_line(name: str, task: TaskRow, limit: int) -> str:
+    kind = CauseKind(task.cause_kind)
+    why = task.cause_message.partition("\n")[0][:500].rstrip(".")
+    charged = kind is not CauseKind.NODE_DRAINED
+    which = f" {task.infra_failures + 1} of {limit + 1}" if charged else ""
+    return f"task {name}: {why} ({kind.name.lower()}), trying again{which}"
+
+
+def _task_line(name: str, task: TaskRow) -> str:
+    state = PeopleState(task.people_state)
+    text = f"task {name} {state.name.lower().replace('_', ' ')}"
+    if state is not PeopleState.DID_NOT_RUN and task.node:
+        text += f" on {task.node}"
+    if TaskState(task.state).terminal:
+        text += f", attempt {task.attempts}" if task.attempts > 1 else ""
+        text += _because(task.cause_kind, task.cause_message)
+    return text
+
+
+def _because(kind: int, message: str) -> str:
+    if not kind:
+        return ""
+    return f" ({CauseKind(kind).name.lower()}): {message.partition(chr(10))[0][:500]}"
 
 
 def _stamp(micros: int) -> str:

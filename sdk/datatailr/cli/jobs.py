@@ -16,6 +16,7 @@ from datatailr.cli.session import (
     JsonOption,
     OffsetOption,
     PrettyOption,
+    RunChoiceOption,
     RunIdOption,
     UtcOption,
     VersionOption,
@@ -156,13 +157,14 @@ def get_job(
     build_logs: Annotated[
         str | None, typer.Option("-b", "--build-logs", help="Print the build log: stdout or stderr.")
     ] = None,
+    run_id: RunChoiceOption = None,
     json: JsonOption = False,
     pretty: PrettyOption = False,
     utc: UtcOption = False,
 ) -> None:
-    """Show one version of a job.
+    """Show one version of a job and how its newest run stands: why it stopped, why it waits.
 
-    Examples: `dt job get my-flow -c` and `dt job get my-flow -b stderr`.
+    Examples: `dt job get my-flow -c`, `dt job get my-flow -b stderr`, `dt job get my-flow -j -i latest`.
     """
     if build_logs not in (None, "stdout", "stderr"):
         raise typer.BadParameter(f"{build_logs!r} is neither stdout nor stderr", param_hint="--build-logs")
@@ -183,13 +185,25 @@ def get_job(
     tasks = list(queries.version_tasks(connection, job)) if show_children else None
     answer = answers.job_answer(job, tasks)
 
+    from datatailr.cli import describe, story
+
+    run = None
+
+    if run_id or not (json or pretty):
+        run = story.run_of(connection, job.definition.name, environment, run_id or story.LATEST)
+
     if json or pretty:
+        if run_id:
+            answer["run"] = story.run_story(connection, run) if run else None
+
         print_json([answer], pretty=pretty)
         return
 
-    from datatailr.cli.describe import describe_job
+    describe.describe_job(job, answer, utc=utc)
 
-    describe_job(job, answer, utc=utc)
+    if run:
+        print()
+        story.describe_run(connection, run, utc=utc)
 
 
 @app.command("start")

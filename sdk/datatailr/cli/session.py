@@ -24,6 +24,14 @@ def environment_name(text: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def run_or_latest(text: str) -> str:
+    """The number of a run, or `latest`."""
+    if text != "latest" and not (text.isascii() and text.isdigit() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither the number of a run nor 'latest'")
+
+    return text
+
+
 JsonOption = Annotated[bool, typer.Option("-j", "--json", help="Print JSON, times in microseconds.")]
 PrettyOption = Annotated[bool, typer.Option("-p", "--pretty", help="Print JSON, indented.")]
 UtcOption = Annotated[bool, typer.Option("-u", "--utc", help="Show times in UTC instead of local time.")]
@@ -38,6 +46,15 @@ OffsetOption = Annotated[int, typer.Option("-o", "--offset", min=0, help="Leave 
 BatchSizeOption = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Show at most so many.")]
 RunIdOption = Annotated[
     int | None, typer.Option("-i", "--run-id", min=1, help="Number of the run; the latest by default.")
+]
+RunChoiceOption = Annotated[
+    str | None,
+    typer.Option(
+        *("-i", "--run-id"),
+        parser=run_or_latest,
+        metavar="NUMBER",
+        help="With this run, its tasks and tries; `latest` for the newest, which is shown in short anyway.",
+    ),
 ]
 
 

@@ -7,7 +7,9 @@ user's code told it.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -19,7 +21,7 @@ from datatailr.cli.exits import Exit
 from datatailr.cli.output import STATE_COLOURS, duration_text, tell
 from datatailr.client.connection import Connection
 from datatailr.client.watching import WatchedRun, watch_run
-from datatailr.client.words import state_word
+from datatailr.client.words import CAUSE_HINTS, cause_label, state_word
 from datatailr.v1 import common_pb2, run_pb2
 
 if TYPE_CHECKING:
@@ -46,6 +48,15 @@ _FAILED: Final = frozenset(
 
 _MOST_CAUSES: Final = 5
 """Failed tasks whose cause is printed in full at the end."""
+
+_MOST_REASONS: Final = 5
+"""Reasons to wait that are told at a time."""
+
+_REASON_REST: Final = 15.0
+"""Seconds before a reason of which only numbers or names changed is told again."""
+
+_VARYING: Final = re.compile(r"[0-9'(]")
+"""Where the part of a reason begins that may change from moment to moment."""
 
 
 def watch(connection: Connection, run_id: int) -> Exit:
@@ -89,18 +100,23 @@ def print_end(watched: WatchedRun) -> None:
         return
 
     if run.cause.message:
-        print(f"because: {run.cause.message}")
+        print(f"because: {run.cause.message}{_label(run.cause)}")
 
     failed = [task for task in watched.ordered_tasks() if task.state in _FAILED]
 
     for task in failed[:_MOST_CAUSES]:
         where = f" on {task.node}" if task.node else ""
         attempt = f", attempt {task.tried_to_start_time}" if task.tried_to_start_time > 1 else ""
-        print(f"\ntask {task.name} ({task.task_id}){where}{attempt}: {state_word(task.state)}")
+        state = f"{state_word(task.state)}{_label(task.cause)}"
+        print(f"\ntask {task.name} ({task.task_id}){where}{attempt}: {state}")
         print(task.cause.traceback.rstrip("\n") or task.cause.message or "no cause was recorded")
 
     if len(failed) > _MOST_CAUSES:
         print(f"\n… and {len(failed) - _MOST_CAUSES} more failed tasks")
+
+    hints = dict.fromkeys(CAUSE_HINTS.get(task.cause.kind, "") for task in failed[:_MOST_CAUSES])
+    hints = hints or {CAUSE_HINTS.get(run.cause.kind, ""): None}
+    tell(*(f"hint: {_for_run(hint, run)}" for hint in hints if hint))
 
     if failed:
         tell(
@@ -112,15 +128,32 @@ def print_end(watched: WatchedRun) -> None:
 
 
 def waiting_reasons(watched: WatchedRun) -> list[str]:
-    """Why the run or tasks of it wait, each reason once."""
-    reasons: dict[str, None] = dict.fromkeys(watched.run.waiting_for)
+    """Why the run or tasks of it wait, apart from other tasks: each reason once, with who waits for it."""
+    return [f"{who}: {reason}" if who else reason for who, reason in _reasons(watched)]
+
+
+def _reasons(watched: WatchedRun) -> list[tuple[str, str]]:
+    """Who waits, empty for the run as a whole, and why."""
+    waiting: dict[str, list[str]] = {reason: [] for reason in watched.run.waiting_for}
 
     for task in watched.ordered_tasks():
         for reason in task.waiting_for:
-            if reason not in reasons:
-                reasons[f"{task.name}: {reason}"] = None
+            if reason not in watched.run.waiting_for and not watched.open_upstreams(task):
+                waiting.setdefault(reason, []).append(task.name)
 
-    return list(reasons)
+    return [
+        (f"{names[0]} and {len(names) - 1} more" if names[1:] else "".join(names), reason)
+        for reason, names in waiting.items()
+    ]
+
+
+def _label(cause: common_pb2.Cause) -> str:
+    label = cause_label(cause)
+    return f" ({label})" if label else ""
+
+
+def _for_run(hint: str, run: run_pb2.Run) -> str:
+    return hint.replace("RUN", str(run.run_id)).replace("NAME", run.job_name)
 
 
 class _View(Protocol):
@@ -136,10 +169,15 @@ class _View(Protocol):
 class _PlainView:
     """One line for each change."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._shown: dict[int, common_pb2.State] = {}
         self._run_state: common_pb2.State | None = None
-        self._reasons: list[str] = []
+        self._retries: set[tuple[int, int]] = set()
+        self._reasons: set[str] = set()
+        """Those told that still hold."""
+        self._told: dict[str, float] = {}
+        """When a reason that begins so was told."""
 
     def __enter__(self) -> object:
         return self
@@ -161,15 +199,29 @@ class _PlainView:
             took = _task_time(task)
             end = f" after {took}" if task.end_time and took else ""
             reused = " (result of an earlier run)" if task.reused else ""
-            self._line(f"task {task.name} ({task.task_id}): {state_word(task.state)}{end}{reused}")
+            why = _label(task.cause) if task.state in _FAILED else ""
+            self._line(f"task {task.name} ({task.task_id}): {state_word(task.state)}{end}{reused}{why}")
 
-        reasons = waiting_reasons(watched)
+        for key, text in watched.retries.items():
+            if key not in self._retries:
+                self._retries.add(key)
+                self._line(f"task {watched.tasks[key[0]].name} ({key[0]}): {text}")
 
-        for reason in reasons:
-            if reason not in self._reasons:
-                self._line(f"waiting: {reason}")
+        self._tell_reasons(_reasons(watched)[:_MOST_REASONS])
 
-        self._reasons = reasons
+    def _tell_reasons(self, reasons: list[tuple[str, str]]) -> None:
+        now = self._clock()
+
+        for who, reason in reasons:
+            # Numbers and names in a reason change all the time while it stays the same.
+            head = _VARYING.split(reason, maxsplit=1)[0]
+
+            if reason not in self._reasons and now - self._told.get(head, -math.inf) >= _REASON_REST:
+                self._told[head] = now
+                self._reasons.add(reason)
+                self._line(f"waiting: {who}: {reason}" if who else f"waiting: {reason}")
+
+        self._reasons.intersection_update(reason for _, reason in reasons)
 
     def cut(self) -> None:
         """Say that the connection is lost for now."""
@@ -249,7 +301,7 @@ def render(
     )
 
     table = Table.grid(padding=(0, 2))
-    tasks, hidden = _choose(watched, max(3, console.height - 8))
+    tasks, hidden = _choose(watched, max(3, console.height - 11 if watched.retries else console.height - 8))
     depths = _depths(watched)
 
     for task in tasks:
@@ -259,7 +311,7 @@ def render(
             Text(f"{'  ' * min(depths[task.task_id], 6)}{_MARKS.get(state, '·')} {task.name}", style=style),
             Text(f"{state}{' (earlier run)' if task.reused else ''}", style=style),
             Text(_task_time(task, now=now), style="dim"),
-            Text(task.node, style="dim"),
+            Text(_note(watched, task), style="dim", no_wrap=True, overflow="ellipsis"),
         )
 
     parts: list[RenderableType] = [headline, table]
@@ -267,8 +319,20 @@ def render(
     if hidden:
         parts.append(Text(f"… and {hidden} more tasks", style="dim"))
 
+    recent = list(watched.retries.items())[-3:]
+    parts.extend(Text(f"{watched.tasks[key[0]].name}: {text}", style="yellow") for key, text in recent)
     parts.extend(Text(f"waiting: {reason}", style="yellow") for reason in waiting_reasons(watched)[:3])
     return Group(*parts)
+
+
+def _note(watched: WatchedRun, task: run_pb2.RunTask) -> str:
+    """Where a task runs, or why it does not."""
+    if task.state == common_pb2.STATE_PENDING:
+        return watched.waits_for(task)
+
+    attempt = f", attempt {task.tried_to_start_time}" if task.tried_to_start_time > 1 else ""
+    label = _label(task.cause) if task.state in _FAILED else ""
+    return f"{task.node}{attempt}{label}"
 
 
 def _choose(watched: WatchedRun, room: int) -> tuple[list[run_pb2.RunTask], int]:

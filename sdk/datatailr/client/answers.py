@@ -10,7 +10,16 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from datatailr.client.words import PERMISSIONS, environment_word, job_type_word, node_state_word, state_word
+from datatailr.client.words import (
+    CAUSE_HINTS,
+    PERMISSIONS,
+    cause_word,
+    environment_word,
+    job_type_word,
+    node_state_word,
+    outcome_word,
+    state_word,
+)
 from datatailr.v1 import common_pb2, identity_pb2, job_pb2, node_pb2, run_pb2
 
 ENV_PREFIX: Final = "DATATAILR_JOB_ENV_"
@@ -93,7 +102,8 @@ def task_answer(run: run_pb2.Run, task: run_pb2.RunTask) -> dict[str, Any]:
     """A task of a run: the keys of clause B271 and beside them what tells of this task.
 
     Those are `child_number`, `dependencies`, `memory` (bytes), `cpu`, `num_cpus`, `reused`,
-    `node` and `waiting_for`.
+    `node`, `waiting_for` (sentences), `cause` and `last_failure` (see `cause_answer`), and
+    `platform_failures`, how many attempts the platform itself failed.
     """
     return run_answer(run) | {
         "name": task.name,
@@ -108,6 +118,90 @@ def task_answer(run: run_pb2.Run, task: run_pb2.RunTask) -> dict[str, Any]:
         "reused": task.reused,
         "node": task.node,
         "waiting_for": list(task.waiting_for),
+        "cause": cause_answer(task.cause),
+        "last_failure": cause_answer(task.last_failure),
+        "platform_failures": task.platform_failures,
+    }
+
+
+_CAUSE_FIELDS: Final = (
+    "exit_code",
+    "signal",
+    "signal_name",
+    "node",
+    "since",
+    "memory_limit_bytes",
+    "peak_memory_bytes",
+    "time_limit",
+    "user",
+    "build_id",
+    "task",
+)
+
+
+def cause_answer(cause: common_pb2.Cause) -> dict[str, Any] | None:
+    """Why something ended, None where there is no cause.
+
+    `kind` (see `cause_word`), `message`, `hint`, and those fields that say something; times and
+    lengths of time in microseconds.
+    """
+    if not cause.kind and not cause.message:
+        return None
+
+    answer: dict[str, Any] = {
+        "kind": cause_word(cause.kind),
+        "message": cause.message,
+        "hint": CAUSE_HINTS.get(cause.kind, ""),
+    }
+    answer.update({name: value for name in _CAUSE_FIELDS if (value := getattr(cause, name))})
+
+    if cause.traceback:
+        answer["traceback"] = cause.traceback
+
+    return answer
+
+
+def attempt_answer(attempt: run_pb2.Attempt) -> dict[str, Any]:
+    """One try of a task; `late` is what its node told after it had been given up, else None."""
+    answer: dict[str, Any] = {
+        "attempt_id": attempt.attempt_id,
+        "attempt": attempt.fence,
+        "state": outcome_word(attempt.outcome),
+        "node": attempt.node,
+        "assigned_time": _time(attempt.assigned_time),
+        "start_time": _time(attempt.start_time),
+        "end_time": _time(attempt.end_time),
+        "cause": cause_answer(attempt.cause),
+        "peak_memory_bytes": attempt.peak_memory_bytes,
+        "late": None,
+    }
+
+    if attempt.HasField("late"):
+        late = attempt.late
+        answer["late"] = {
+            "state": outcome_word(late.outcome),
+            "heard_time": _time(late.heard_time),
+            "start_time": _time(late.start_time),
+            "end_time": _time(late.end_time),
+            "cause": cause_answer(late.cause),
+        }
+
+    return answer
+
+
+def run_story_answer(
+    run: run_pb2.Run, tasks: Iterable[run_pb2.RunTask], attempts: Iterable[run_pb2.Attempt]
+) -> dict[str, Any]:
+    """A run with why it ended or waits, its tasks, and the attempts of each under `attempts`."""
+    tries: dict[int, list[dict[str, Any]]] = {}
+
+    for attempt in attempts:
+        tries.setdefault(attempt.task_id, []).append(attempt_answer(attempt))
+
+    return run_answer(run) | {
+        "cause": cause_answer(run.cause),
+        "waiting_for": list(run.waiting_for),
+        "tasks": [task_answer(run, task) | {"attempts": tries.get(task.task_id, [])} for task in tasks],
     }
 
 

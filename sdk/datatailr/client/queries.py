@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from datatailr.client.connection import Connection
 from datatailr.client.words import environment_number
@@ -118,6 +118,20 @@ def run_tasks(connection: Connection, run_id: int) -> Iterator[run_pb2.RunTask]:
     while True:
         page = connection.call(lambda s: s.runs.ListRunTasks, request)
         yield from page.tasks
+
+        if not page.next_page_token:
+            return
+
+        request.page_token = page.next_page_token
+
+
+def attempts(connection: Connection, run_id: int, task_ids: Iterable[int] = ()) -> Iterator[run_pb2.Attempt]:
+    """The tries of the tasks of a run by task and number; of at most 500 tasks if any are named."""
+    request = run_pb2.ListAttemptsRequest(run_id=run_id, task_ids=task_ids, page_size=_TASKS_A_PAGE)
+
+    while True:
+        page = connection.call(lambda s: s.runs.ListAttempts, request)
+        yield from page.attempts
 
         if not page.next_page_token:
             return

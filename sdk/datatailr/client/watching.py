@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from datatailr.client.connection import Connection
-from datatailr.client.words import cause_word, state_word
+from datatailr.client.words import cause_word, failed_tries, retry_text, state_word
 from datatailr.errors import ImageBuildError
 from datatailr.v1 import common_pb2, image_pb2, run_pb2
 
@@ -26,6 +26,9 @@ ENDED_STATES: Final = frozenset(
 
 WELL_ENDED_STATES: Final = frozenset({common_pb2.STATE_COMPLETED, common_pb2.STATE_EXPIRED})
 
+RETRIES_KEPT: Final = 200
+"""Retries of a watched run that are remembered."""
+
 TAIL_LINES: Final = 20
 """Lines of a failed build's log that its error message holds."""
 
@@ -36,6 +39,8 @@ class WatchedRun:
 
     run: run_pb2.Run = field(default_factory=run_pb2.Run)
     tasks: dict[int, run_pb2.RunTask] = field(default_factory=dict)
+    retries: dict[tuple[int, int], str] = field(default_factory=dict)
+    """What the platform failed while the run was followed, by task and number of failed tries; the latest."""
 
     @property
     def ended(self) -> bool:
@@ -51,6 +56,49 @@ class WatchedRun:
     def state(self) -> str:
         """State in words (clause B107)."""
         return state_word(self.run.state)
+
+    def update(self, answer: run_pb2.WatchRunResponse) -> None:
+        """Take over what changed."""
+        if answer.HasField("run"):
+            self.run.CopyFrom(answer.run)
+
+        for task in answer.tasks:
+            self.tasks[task.task_id] = task
+
+        for task in answer.tasks:
+            if task.waiting_for and self.open_upstreams(task):
+                # Which of them are open is known here at any time, on the way it grows old.
+                del task.waiting_for[:]
+
+            tries = failed_tries(task)
+
+            if tries and (task.task_id, tries) not in self.retries:
+                self.retries[task.task_id, tries] = retry_text(task)
+
+                if len(self.retries) > RETRIES_KEPT:
+                    del self.retries[next(iter(self.retries))]
+
+    def open_upstreams(self, task: run_pb2.RunTask) -> list[int]:
+        """The tasks that a task waits for."""
+        return [other for other in task.dependencies if not self._is_done(other)]
+
+    def _is_done(self, task_id: int) -> bool:
+        task = self.tasks.get(task_id)
+        return task is not None and (task.state == common_pb2.STATE_COMPLETED or task.reused)
+
+    def waits_for(self, task: run_pb2.RunTask) -> str:
+        """Why a pending task waits, in a few words; empty for others and where it is not known."""
+        if task.state != common_pb2.STATE_PENDING:
+            return ""
+
+        before = self.open_upstreams(task)
+
+        if not before:
+            return task.waiting_for[0] if task.waiting_for else ""
+
+        names = [self.tasks[other].name if other in self.tasks else str(other) for other in before[:3]]
+        more = f" (+{len(before) - 3} more)" if len(before) > 3 else ""
+        return f"waits for {', '.join(names)}{more}"
 
     def ordered_tasks(self) -> list[run_pb2.RunTask]:
         """Tasks by id."""
@@ -75,12 +123,7 @@ def watch_run(
     synced = False
 
     for answer in connection.follow(lambda s: s.runs.WatchRun, lambda: request, on_cut=on_cut):
-        if answer.HasField("run"):
-            watched.run.CopyFrom(answer.run)
-
-        for task in answer.tasks:
-            watched.tasks[task.task_id] = task
-
+        watched.update(answer)
         synced = synced or answer.synced
 
         if synced:
@@ -174,7 +217,8 @@ def build_failure(image: image_pb2.Image, tail: list[str]) -> str:
         # What follows the first line is the end of the log, which is shown below anyway.
         reason = reason.partition("\n")[0].rstrip(":")
 
-    parts = [f"the environment could not be built: {reason}"]
+    which = ", ".join(filter(None, (image.build_id, image.node and f"on {image.node}")))
+    parts = [f"the environment could not be built{f' ({which})' if which else ''}: {reason}"]
 
     if tail:
         parts.append(f"the last {len(tail)} lines of the build log:")

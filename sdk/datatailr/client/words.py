@@ -11,7 +11,7 @@ from typing import Final
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from datatailr.errors import InvalidRequestError
-from datatailr.v1 import common_pb2, image_pb2, node_pb2
+from datatailr.v1 import common_pb2, image_pb2, node_pb2, run_pb2
 
 PERMISSIONS: Final = ("read", "write", "operate", "access", "promote")
 """Fields of an access list."""
@@ -47,6 +47,85 @@ def job_type_word(job_type: common_pb2.JobType) -> str:
 def cause_word(kind: common_pb2.CauseKind) -> str:
     """Why something ended, for instance `exit_code`."""
     return _word(common_pb2.CauseKind, kind, "CAUSE_KIND_")
+
+
+CAUSE_HINTS: Final = {
+    common_pb2.CAUSE_KIND_EXCEPTION: "the traceback names the line; mend it and call the workflow again",
+    common_pb2.CAUSE_KIND_EXIT_CODE: "look for what called exit in the task's error log",
+    common_pb2.CAUSE_KIND_SIGNAL: "SIGKILL comes from outside (the system ran out of memory, a person), "
+    "SIGSEGV from native code; the error log has the last words",
+    common_pb2.CAUSE_KIND_OUT_OF_MEMORY: "give the task more with @task(memory=...)",
+    common_pb2.CAUSE_KIND_RESULT: "return something that can be pickled; if it could not be stored, "
+    "look at the disks of node and server, then run it again",
+    common_pb2.CAUSE_KIND_IMPORT: "the module must be importable on the node: inside the package, "
+    "or in python_requirements",
+    common_pb2.CAUSE_KIND_FAIL_AFTER: "raise fail_after of the workflow, or make its tasks faster",
+    common_pb2.CAUSE_KIND_STOPPED: "`dt job rerun RUN` goes on from where it was stopped",
+    common_pb2.CAUSE_KIND_UPSTREAM: "mend the task that it names; `dt job rerun RUN` then runs only the rest",
+    common_pb2.CAUSE_KIND_BUILD_FAILED: "`dt job get NAME --build-logs stderr` shows the whole log",
+    common_pb2.CAUSE_KIND_LEASE_LOST: "look at the node: is it running, does it reach the server?",
+    common_pb2.CAUSE_KIND_NODE_RESTARTED: "the machine of the node restarted; run it again",
+    common_pb2.CAUSE_KIND_LOST_BY_RUNTIME: "something ended the platform's process on the node; "
+    "look at the system's log there for an out-of-memory killer",
+    common_pb2.CAUSE_KIND_NODE_FAULT: "look at disk and permissions of the node's data directory",
+    common_pb2.CAUSE_KIND_NODE_DRAINED: "planned by the operator of the node; run it again",
+}
+"""What to do about each kind of end, for people; docs/design/causes.md has the same table."""
+
+_PLANNED: Final = common_pb2.CAUSE_KIND_NODE_DRAINED
+"""The one failure of the platform that is charged to no budget."""
+
+
+def cause_label(cause: common_pb2.Cause) -> str:
+    """The kind of an end with its most telling field: `exit code 3`, `signal SIGKILL`, `stopped by alice`."""
+    word = cause_word(cause.kind).replace("_", " ")
+
+    if cause.kind == common_pb2.CAUSE_KIND_EXIT_CODE and cause.exit_code:
+        return f"{word} {cause.exit_code}"
+
+    if cause.kind == common_pb2.CAUSE_KIND_SIGNAL and cause.signal:
+        return f"{word} {cause.signal_name or cause.signal}"
+
+    if cause.kind == common_pb2.CAUSE_KIND_OUT_OF_MEMORY and cause.peak_memory_bytes:
+        limit = f" of {_mebibytes(cause.memory_limit_bytes)}" if cause.memory_limit_bytes else ""
+        return f"{word}, {_mebibytes(cause.peak_memory_bytes)}{limit}"
+
+    if cause.kind == common_pb2.CAUSE_KIND_STOPPED and cause.user:
+        return f"{word} by {cause.user}"
+
+    if cause.kind == common_pb2.CAUSE_KIND_BUILD_FAILED and cause.build_id:
+        return f"{word}, {cause.build_id}"
+
+    return word
+
+
+def outcome_word(outcome: run_pb2.AttemptOutcome) -> str:
+    """How an attempt ended: `completed`, `failed`, `out_of_memory`, `lost`, …"""
+    return _word(run_pb2.AttemptOutcome, outcome, "ATTEMPT_OUTCOME_")
+
+
+def failed_tries(task: run_pb2.RunTask) -> int:
+    """How many attempts of a task that goes on the platform failed; 0 once it has ended."""
+    if not task.HasField("last_failure"):
+        return 0
+
+    has_next = task.state in (common_pb2.STATE_STARTING, common_pb2.STATE_RUNNING)
+    return task.tried_to_start_time - has_next
+
+
+def retry_text(task: run_pb2.RunTask) -> str:
+    """What the platform failed and that it tries again: `lost node n1 (…), trying again 2 of 4`."""
+    why = task.last_failure.message.partition("\n")[0].rstrip(".") or cause_label(task.last_failure)
+    text = f"{why[:1].lower()}{why[1:]}, trying again"
+
+    if task.last_failure.kind != _PLANNED and task.platform_failure_limit:
+        text += f" {task.platform_failures + 1} of {task.platform_failure_limit + 1}"
+
+    return text
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.0f} MiB"
 
 
 def image_state_word(state: image_pb2.ImageState) -> str:

@@ -406,13 +406,13 @@ def test_watching_a_run_that_fails(dt: Dt, watched: FakeState) -> None:
         "task load (0): completed after 2.00 s",
         "waiting: train: 3 GiB of memory",
         "run 4 of my-flow: failed",
-        "task train (1): failed after 1.00 s",
+        "task train (1): failed after 1.00 s (exception)",
     ]
     assert done.out.splitlines()[7:] == [
         "run 4 of my-flow (version 1): failed after 12.0 s",
         "because: task train failed",
         "",
-        "task train (1) on laptop, attempt 2: failed",
+        "task train (1) on laptop, attempt 2: failed (exception)",
         "Traceback (most recent call last):",
         '  File "pkg.py", line 3, in train',
         "ValueError: no data",
