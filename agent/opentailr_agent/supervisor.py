@@ -314,7 +314,10 @@ class Supervisor:
 
     def _after(self, full: bool) -> None:
         if full:
-            for name in self._old_builds - set(self.state.builds):
+            # A build that goes on ends its log itself; one whose end was journalled before is done.
+            going_on = {key for key, build in self.state.builds.items() if not build.done}
+
+            for name in self._old_builds - going_on:
                 self.shipper.finish(name)
 
             self._old_builds.clear()
