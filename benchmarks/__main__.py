@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import hotpath, start
+from benchmarks import hotpath, restart, start
 from benchmarks.platform import Platform
 from benchmarks.report import Row, table
 
-BENCHMARKS: tuple[Callable[[Platform], list[Row]], ...] = (start.edit_to_run, hotpath.chain, hotpath.fan_out)
+BENCHMARKS: tuple[Callable[[Platform], list[Row]], ...] = (
+    start.edit_to_run,
+    hotpath.chain,
+    hotpath.fan_out,
+    restart.restart,
+)
 
 
 def main() -> int:

@@ -11,10 +11,11 @@ is dropped and dialled again.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
@@ -36,19 +37,21 @@ if TYPE_CHECKING:
 
 PROTOCOL: Final = 1
 """The only version of the protocol that this agent speaks."""
-CHANNEL_OPTIONS: Final[Sequence[tuple[str, int]]] = (
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.max_send_message_length", 8 << 20),
+CHANNEL_OPTIONS: Final[Mapping[str, int]] = {
+    "grpc.max_receive_message_length": 64 << 20,
+    "grpc.max_send_message_length": 8 << 20,
     # A peer that vanished without a word is noticed after some 30 s.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
+    "grpc.keepalive_time_ms": 20_000,
+    "grpc.keepalive_timeout_ms": 10_000,
+    "grpc.http2.max_pings_without_data": 0,
     # We pace our own repetitions; the channel should not add a long pause of its own.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 3_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.enable_http_proxy", 0),
-)
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 3_000,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+    "grpc.enable_http_proxy": 0,
+}
+NEAR_OPTIONS: Final[Mapping[str, int]] = {"grpc.max_reconnect_backoff_ms": 200}
+"""What differs where the control plane is on this machine."""
 _CALM: Final = 30.0
 """Seconds in ACTIVE after which the next pause is short again."""
 _WELCOME: Final = 15.0
@@ -62,6 +65,19 @@ _REFUSALS: Final = {
     grpc.StatusCode.FAILED_PRECONDITION: "agent and control plane do not fit; upgrade the older one",
     grpc.StatusCode.UNIMPLEMENTED: "no control plane for agents answers there; check --address",
 }
+
+
+def is_loopback(address: str) -> bool:
+    """True when `host:port` names this machine itself."""
+    host = address.rpartition(":")[0].strip("[]")
+
+    if host == "localhost":
+        return True
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Listener(Protocol):

@@ -14,7 +14,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 import structlog
@@ -24,12 +26,10 @@ from .config import ConfigError, Settings, parse
 from .datadir import DataDirectory, DirectoryInUse, NewerFormat, bind
 from .engine_setup import EngineFactory, EngineParts, open_engine
 from .files import write_whole
-from .http import HttpServer, listen, make_app, make_server
 from .logging_setup import configure
 from .logstore import FileLogStore
 from .metrics import Metrics
 from .objects import FileObjectStore
-from .overview import overview_source
 from .ports import Engine
 from .security.authentication import Authenticator
 from .security.tokens import InsecureFile, Role, RunTokens, TokenTable, read_or_make_secret
@@ -46,6 +46,9 @@ from .services.registry import OPTIONS, add_services, set_health
 from .services.runlog import RunLogWriter
 from .services.runs import RunService
 from .store.reads import Reads
+
+if TYPE_CHECKING:
+    from .http import HttpServer
 
 EXIT_CONFIG = 2
 EXIT_IN_USE = 3
@@ -165,10 +168,16 @@ class ControlPlane:
         await server.start()
         exits.push_async_callback(server.stop, _CALL_GRACE)
         exits.push_async_callback(running.disconnect)
+        # From here on agents come back and work goes on. What only people need is loaded beside that: it
+        # would have taken as long as all that is above.
+        await asyncio.to_thread(_load_for_people)
         await run_logs.start()
         exits.push_async_callback(run_logs.close)
         exits.push_async_callback(set_health, healthy, serving=False)
         await set_health(healthy, serving=True)
+
+        from .http import listen, make_app, make_server
+        from .overview import overview_source
 
         app = make_app(
             self.metrics,
@@ -238,6 +247,12 @@ def _bind(host: str, asked: int, kept: int, flag: str) -> socket.socket:
 
 def _taken(host: str, port: int, flag: str) -> ConfigError:
     return ConfigError(f"{flag} {port} on {host} cannot be used, another program has it; give another, or 0")
+
+
+def _load_for_people() -> None:
+    """Imports, outside the loop, what the reading of history and the pages need."""
+    for name in ("sqlalchemy.ext.asyncio", "aiosqlite", f"{__package__}.overview"):
+        import_module(name)
 
 
 async def _start_http(server: HttpServer, bound: socket.socket, exits: contextlib.AsyncExitStack) -> None:

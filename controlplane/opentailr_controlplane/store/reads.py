@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sqlalchemy import Select, Table, event, func, select, tuple_
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..core.rows import AttemptRow, BuildRow, ImageRow, OutcomeRow, RunRow, TaskRow
 from ..core.values import JobDefinition, RunState, TaskDefinition
@@ -31,6 +30,9 @@ from .schema import (
     run_tasks,
     runs,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _CONNECTIONS = 4
 """Readers at once; each has a thread of its own."""
@@ -71,15 +73,28 @@ class Reads:
     """Read access to the database file that the writer made; close it before the writer."""
 
     def __init__(self, path: Path) -> None:
-        url = URL.create("sqlite+aiosqlite", database=f"file:{path}", query={"mode": "ro", "uri": "true"})
-        self._engine: AsyncEngine = create_async_engine(url, pool_size=_CONNECTIONS, max_overflow=0)
-        event.listen(self._engine.sync_engine, "connect", _prepare)
+        self._path = path
+        self._made: AsyncEngine | None = None
         self._definitions: OrderedDict[int, JobDefinition] = OrderedDict()
         self._graphs: OrderedDict[int, dict[int, TaskDefinition]] = OrderedDict()
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._engine.dispose()
+        if self._made is not None:
+            await self._made.dispose()
+
+    @property
+    def _engine(self) -> AsyncEngine:
+        if self._made is None:
+            # Imported here: it takes as long as half of a start, and nothing is read before agents are back.
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            url = URL.create(
+                "sqlite+aiosqlite", database=f"file:{self._path}", query={"mode": "ro", "uri": "true"}
+            )
+            self._made = create_async_engine(url, pool_size=_CONNECTIONS, max_overflow=0)
+            event.listen(self._made.sync_engine, "connect", _prepare)
+        return self._made
 
     async def run(self, run_id: int) -> RunRow | None:
         """One run, or None."""

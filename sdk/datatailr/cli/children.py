@@ -19,7 +19,7 @@ CONFIGURATION_CODES: Final = frozenset({2, 3, 4})
 """Exit codes after which a new start would end the same way: bad configuration, data directory
 in use, data of a newer version."""
 
-_FIRST_PAUSE: Final = 0.2
+_FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0
 _STEADY: Final = 30.0
 """Seconds of life after which the next death counts as the first."""
