@@ -29,6 +29,10 @@ END_MARKER = "====== DT USER LOGS END ======\n"
 REPORT_FILE = "report"
 """Name in the attempt's folder of the last message when its channel was closed by user code."""
 RESULT_FILE = "result.pkl"
+ROOM_SECONDS = 600.0
+"""How long a task with a finished result waits for room on a full disk; it fails then."""
+LONGEST_PAUSE = 8.0
+"""Seconds between two tries to write it, doubled from 1."""
 
 
 @dataclass
@@ -194,6 +198,8 @@ class Attempt:
         self._pid = os.getpid()
         self._baseline = procs.anonymous_bytes(self._pid) if prepared is not None else 0
         self._root: str | None = None
+        self._full_since = 0.0
+        """Monotonic clock when the disk was first too full for the result."""
 
     def run(self) -> NoReturn:
         """Runs everything; leaves the process."""
@@ -293,7 +299,7 @@ class Attempt:
         task = f"task {name!r} ({function})" if name else f"task {function}"
         path = os.path.join(self._order["folder"], RESULT_FILE)
         try:
-            data, size = pickles.write_result(value, path, task=task)
+            data, size = pickles.write_result(value, path, task=task, wait=self._wait_for_room)
         except pickles.ResultError as error:
             return self._failed(error.__cause__ or error, kind="result", remark=str(error))
         return {
@@ -303,6 +309,19 @@ class Attempt:
             "size": size,
             "preview": preview(value),
         }
+
+    def _wait_for_room(self, size: int) -> bool:
+        """Waits a moment because the disk is full; False when it was for too long."""
+        now = time.monotonic()
+        if not self._full_since:
+            self._full_since = now
+            self._streams.write_error(
+                f"the disk of the node is full: the result ({size} bytes so far) waits for room\n"
+            )
+        if now - self._full_since >= ROOM_SECONDS:
+            return False
+        time.sleep(min(LONGEST_PAUSE, max(1.0, now - self._full_since)))
+        return True
 
     def _failed(
         self, error: BaseException, *, kind: str, message: str | None = None, remark: str = ""

@@ -37,6 +37,8 @@ ACCEPTED_FILE = "stdout"
 every attempt has anyway, as one more would cost as much as the rest of the bookkeeping."""
 
 CLEANUP_PAUSE = 0.005
+RETRY_SECONDS = 1.0
+"""Between tries to write outcomes to a full disk."""
 LAST_WAIT = 5
 """Seconds that a leaving keeper waits for killed processes to go."""
 
@@ -97,6 +99,8 @@ class Keeper:
         self._leaving = False
         self._done = False
         self._file_limit = 0
+        self._retrying = False
+        """A timer is set for what the log could not take."""
         self._wake_read, self._wake_write = os.pipe()
         self._pool = Pool(
             self._loop,
@@ -174,6 +178,7 @@ class Keeper:
         elif operation == "acknowledge":
             if self._ended.pop(message["id"], None) is not None:
                 self._log.acknowledged(message["id"], all_done=not self._attempts and not self._ended)
+                self._write_later()
         elif operation == "shutdown":
             self._shut_down(float(message["grace"]))
 
@@ -208,7 +213,13 @@ class Keeper:
         except OSError as error:
             self._server.tell(client, {"op": "refused", "id": name, "reason": "error", "error": str(error)})
             return
-        self._log.accepted(name, order["mark"])
+        try:
+            self._log.accepted(name, order["mark"])
+        except OSError as error:
+            # Nothing was started: when there is room, the same order may come again.
+            os.unlink(accepted)
+            self._server.tell(client, {"op": "refused", "id": name, "reason": "error", "error": str(error)})
+            return
         order["env"][procs.MARK_VARIABLE] = order["mark"]
         order["env"][RUNNER_VARIABLE] = "1"
         order["files"] = self._file_limit
@@ -331,6 +342,7 @@ class Keeper:
                 # Written at once: if this keeper is killed now, the outcome is still known.
                 self._log.outcome(attempt.outcome())
                 attempt.logged = True
+                self._write_later()
 
     def _main_exited(self, attempt: Attempt, status: int | None) -> None:
         """The main process is reaped, or never was; what it left behind goes next."""
@@ -360,12 +372,24 @@ class Keeper:
         outcome = attempt.outcome()
         attempt.close_log(outcome)
         self._log.ended(attempt.id, None if attempt.logged else outcome)
+        self._write_later()
         del self._attempts[attempt.id]
         self._ended[attempt.id] = outcome
         self._last_use = time.monotonic()
         self._server.tell_all({"op": "ended", "outcome": outcome})
         if self._leaving and not self._attempts:
             self._end(keep_log=True)
+
+    def _write_later(self) -> None:
+        """Tries again after a while when the disk has no room for what ended."""
+        if self._log.behind and not self._retrying:
+            self._retrying = True
+            self._loop.later(RETRY_SECONDS, self._catch_up)
+
+    def _catch_up(self) -> None:
+        self._retrying = False
+        self._log.catch_up()
+        self._write_later()
 
     # Ending ----------------------------------------------------------------
 

@@ -86,4 +86,8 @@ def guarded(callback: Callable[[], object]) -> None:
     try:
         callback()
     except Exception:
-        traceback.print_exc(file=sys.stderr)
+        try:
+            traceback.print_exc(file=sys.stderr)
+        except OSError:
+            # The disk of the log is full: the words are lost, the keeper is not.
+            return

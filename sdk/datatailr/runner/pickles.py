@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from .wire import INLINE_RESULT
 
 PROTOCOL = 5
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Numbers of an OSError that mean: no room now."""
 
 
 class ResultError(Exception):
     """A result that cannot be pickled; the message names the task and the type (B44)."""
+
+
+class NoRoomError(OSError):
+    """The disk has no room for a result now; another try may find some."""
 
 
 class _ArgumentUnpickler(pickle.Unpickler):
@@ -75,28 +83,30 @@ class ResultWriter(io.RawIOBase):
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self.size += len(view)
-        if self._file is None and self.size > self._limit:
-            self._file = open(self._path, "wb")  # noqa: SIM115 - lives until finish or discard
-            self._file.write(self._memory)
-            self._memory.clear()
-        if self._file is None:
-            self._memory += view
-        else:
-            self._file.write(view)
+        with _room():
+            if self._file is None and self.size > self._limit:
+                self._file = open(self._path, "wb")  # noqa: SIM115 - lives until finish or discard
+                self._file.write(self._memory)
+                self._memory.clear()
+            if self._file is None:
+                self._memory += view
+            else:
+                self._file.write(view)
         return len(view)
 
     def finish(self) -> bytes | None:
         """The small result, or None when it is in the file, which is on the disk then."""
         if self._file is None:
             return bytes(self._memory)
-        self._file.flush()
-        os.fdatasync(self._file.fileno())
-        self._file.close()
-        folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with _room():
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._file.close()
+            folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
         return None
 
     def discard(self) -> None:
@@ -104,21 +114,55 @@ class ResultWriter(io.RawIOBase):
         self._memory.clear()
         self.size = 0
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                # On a full disk closing fails once more, for what is still in its buffer.
+                file.close()
+            except OSError:
+                file.raw.close()
             os.unlink(self._path)
 
 
-def write_result(value: Any, path: str, *, task: str) -> tuple[bytes | None, int]:
+@contextlib.contextmanager
+def _room() -> Iterator[None]:
+    """Tells a full disk from everything else that can go wrong with a file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise NoRoomError(error.errno, os.strerror(error.errno or 0)) from None
+        raise
+
+
+def write_result(
+    value: Any, path: str, *, task: str, wait: Callable[[int], bool] = lambda size: False
+) -> tuple[bytes | None, int]:
     """Pickles a result: (bytes, size) up to 64 KiB, else (None, size) with the bytes in `path`.
 
-    `cloudpickle` takes over where it is installed and pickle fails. Raises
-    ResultError that says `task`, words that name it, and the type of its result.
+    `cloudpickle` takes over where it is installed and pickle fails. When the disk is full, `wait` is
+    asked, with the bytes written so far, whether to try again. Raises ResultError that says `task`,
+    words that name it, and the type of its result.
     """
-    writer = ResultWriter(path)
+    while True:
+        writer = ResultWriter(path)
+        try:
+            return _write_once(writer, value, task)
+        except NoRoomError as error:
+            size = writer.size
+            writer.discard()
+            if not wait(size):
+                raise ResultError(
+                    f"the result of {task} could not be written: the disk of the node is full, and {size} "
+                    "bytes were not all of it; free space on the node, or return less"
+                ) from error
+
+
+def _write_once(writer: ResultWriter, value: Any, task: str) -> tuple[bytes | None, int]:
     try:
         pickle.Pickler(writer, PROTOCOL).dump(value)
         return writer.finish(), writer.size
+    except NoRoomError:
+        raise
     except OSError:
         writer.discard()
         raise
@@ -132,6 +176,8 @@ def write_result(value: Any, path: str, *, task: str) -> tuple[bytes | None, int
         return writer.finish(), writer.size
     except ImportError:
         pass
+    except NoRoomError:
+        raise
     except OSError:
         writer.discard()
         raise
