@@ -86,7 +86,8 @@ def of_build(message: str, build_id: str) -> Cause:
 
 def not_again(cause: Cause, failures: int) -> Cause:
     """The platform failed a task more often than its budget allows."""
-    message = f"{cause.message} This was failure {failures} of the platform; it is not tried again."
+    why = cause.message.rstrip(".")
+    message = f"{why}. This was failure {failures} of the platform; it is not tried again."
     return dataclasses.replace(cause, message=message, traceback="")
 
 

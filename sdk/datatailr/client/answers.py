@@ -155,6 +155,9 @@ def cause_answer(cause: common_pb2.Cause) -> dict[str, Any] | None:
     }
     answer.update({name: value for name in _CAUSE_FIELDS if (value := getattr(cause, name))})
 
+    if cause.kind != common_pb2.CAUSE_KIND_EXIT_CODE:
+        answer.pop("exit_code", None)
+
     if cause.traceback:
         answer["traceback"] = cause.traceback
 

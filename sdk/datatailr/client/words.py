@@ -116,7 +116,9 @@ def failed_tries(task: run_pb2.RunTask) -> int:
 def retry_text(task: run_pb2.RunTask) -> str:
     """What the platform failed and that it tries again: `lost node n1 (…), trying again 2 of 4`."""
     why = task.last_failure.message.partition("\n")[0].rstrip(".") or cause_label(task.last_failure)
-    text = f"{why[:1].lower()}{why[1:]}, trying again"
+    node = task.last_failure.node
+    where = f" (node {node})" if node and node not in why else ""
+    text = f"{why[:1].lower()}{why[1:]}{where}, trying again"
 
     if task.last_failure.kind != _PLANNED and task.platform_failure_limit:
         text += f" {task.platform_failures + 1} of {task.platform_failure_limit + 1}"
