@@ -7,6 +7,7 @@ from .http import NodeLine, Overview, OverviewSource, RunLine
 from .ports import Engine
 from .security.access import Permission, allowed
 from .security.authentication import Caller
+from .store.listings import Page, RunQuery
 from .store.reads import Reads
 
 _RUNS = 20
@@ -35,7 +36,7 @@ def overview_source(engine: Engine, reads: Reads, version: str) -> OverviewSourc
             if user.is_admin
             else [job.job_id for job in engine.jobs() if allowed(user, job.acl, Permission.READ)]
         )
-        runs = await reads.runs(job_ids=readable, limit=_RUNS)
+        runs = await reads.runs(RunQuery(job_ids=readable), Page(_RUNS))
         return Overview(
             version,
             counts,
@@ -59,7 +60,7 @@ def overview_source(engine: Engine, reads: Reads, version: str) -> OverviewSourc
                     f"{run.tasks_completed}/{run.tasks_total}",
                     run.submit_time,
                 )
-                for run in runs
+                for run, _ in runs
             ],
         )
 

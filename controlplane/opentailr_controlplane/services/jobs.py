@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
+from datatailr.filters import JOBS
 from datatailr.v1 import job_pb2, job_pb2_grpc
 
 from ..core import commands, people
@@ -21,11 +22,12 @@ from ..ports import Engine
 from ..security.access import Permission, allowed, check, check_run_as, default_acl
 from ..security.authentication import current_user
 from ..security.users import User, UserDirectory
+from ..store.listings import JobQuery
 from ..store.reads import Reads
 from . import wire
 from .interceptor import Context
 from .lookup import Lookup, request_digest
-from .pages import fit, make_token, read_token
+from .pages import filter_in, fit, make_token, next_page, page_in, read_token, sort_in
 
 _DEFINITION_LIMIT = 256 * 1024 * 1024
 """Longest serialized definition that is read from the object store."""
@@ -122,30 +124,29 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         return job_pb2.GetJobResponse(job=(await self._jobs_out([(job, version)]))[0])
 
     async def ListJobs(self, request: job_pb2.ListJobsRequest, context: Context) -> job_pb2.ListJobsResponse:
-        """The latest version of every job the caller may read (clause B241)."""
-        environment = wire.optional_environment_in(request.environment)
-        kind = wire.job_type_in(request.type) if request.type else None
-        size = wire.page_size_in(request.page_size, default=100, limit=1000)
-        after = read_token(request.page_token, "jobs", str, int)
-        shown: list[tuple[Job, Version]] = []
-        for job in sorted(self._lookup.readable(), key=_job_order):
-            if (environment and job.environment is not environment) or (kind and job.type is not kind):
-                continue
-            if after is not None and _job_order(job) <= after:
-                continue
-            version = job.latest()
-            if version is None and request.include_removed and job.versions:
-                version = job.versions[max(job.versions)]
-            if version is not None:
-                shown.append((job, version))
-            if len(shown) > size:
-                break
-        jobs = fit(await self._jobs_out(shown[:size]))
-        more = len(jobs) < len(shown)
-        return job_pb2.ListJobsResponse(
-            jobs=jobs,
-            next_page_token=make_token("jobs", *_job_order(shown[len(jobs) - 1][0])) if more else "",
+        """The latest version of every job the caller may read (clauses B241, B268, B276 to B282)."""
+        query = JobQuery(
+            job_ids=self._lookup.scope(),
+            environment=int(wire.optional_environment_in(request.environment) or 0),
+            type=int(wire.job_type_in(request.type)) if request.type else 0,
+            include_removed=request.include_removed,
+            filter=filter_in(request, JOBS),
+            sort=sort_in(request, JOBS),
         )
+        size = wire.page_size_in(request.page_size, default=100, limit=1000)
+        rows = await self._reads.jobs(query, page_in(request, "jobs", query.terms, size + 1))
+        # Asked after the rows were read, so that none is missing; rights count as they are now.
+        readable = {job.job_id: job for job in self._lookup.readable()}
+        shown = [
+            (readable[job_id], readable[job_id].versions[version], values)
+            for job_id, version, values in rows[:size]
+            if job_id in readable
+        ]
+        jobs = fit(await self._jobs_out([(job, version) for job, version, _ in shown]))
+        token = next_page(request, "jobs", rows[size - 1][2]) if len(rows) > size else ""
+        if len(jobs) < len(shown):
+            token = next_page(request, "jobs", shown[len(jobs) - 1][2])
+        return job_pb2.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def ListVersions(
         self, request: job_pb2.ListVersionsRequest, context: Context
@@ -371,7 +372,3 @@ def version_state(job: Job, version: Version, image: ImageRow | None) -> PeopleS
     if job.scheduled_version == version.version:
         return PeopleState.SCHEDULED
     return people.IMAGE_STATES[ImageState(image.state)] if image is not None else PeopleState.CREATED
-
-
-def _job_order(job: Job) -> tuple[str, int]:
-    return job.name, int(job.environment)

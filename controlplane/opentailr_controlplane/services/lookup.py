@@ -90,6 +90,10 @@ class Lookup:
         user = current_user()
         return [job for job in self._engine.jobs() if allowed(user, job.acl, Permission.READ)]
 
+    def scope(self) -> list[str] | None:
+        """Ids of the jobs the caller may read, for queries; None for all."""
+        return None if current_user().is_admin else [job.job_id for job in self.readable()]
+
     def job_of(self, run: RunRow) -> Job | None:
         """The job of a run."""
         return self._engine.find_job(run.job_name, Environment(run.environment))

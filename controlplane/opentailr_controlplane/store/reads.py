@@ -17,6 +17,8 @@ from sqlalchemy.engine import URL
 from ..core.rows import AttemptRow, BuildRow, ImageRow, OutcomeRow, RunRow, TaskRow
 from ..core.values import JobDefinition, RunState, TaskDefinition
 from . import codec
+from .filtering import FOLD
+from .listings import JobQuery, Page, RunQuery
 from .schema import (
     attempts,
     builds,
@@ -101,30 +103,16 @@ class Reads:
         found = await self._all(_rows(runs, RunRow).where(runs.c.run_id == run_id))
         return RunRow(*found[0]) if found else None
 
-    async def runs(
-        self,
-        *,
-        job_ids: Collection[str] | None = None,
-        environment: int = 0,
-        start_time_from: int = 0,
-        start_time_to: int = 0,
-        before: int = 0,
-        limit: int,
-    ) -> list[RunRow]:
-        """Runs, newest first: those of the jobs given (None: all), below the run id `before` if not 0."""
-        statement = _rows(runs, RunRow).order_by(runs.c.run_id.desc()).limit(limit)
-        if job_ids is not None:
-            statement = statement.where(runs.c.job_id.in_(list(job_ids)))
-        if environment:
-            statement = statement.where(runs.c.environment == environment)
-        if start_time_from:
-            statement = statement.where(runs.c.start_time >= start_time_from)
-        if start_time_to:
-            # A run that has not started has no start time to lie within a bound.
-            statement = statement.where(runs.c.start_time <= start_time_to, runs.c.start_time > 0)
-        if before:
-            statement = statement.where(runs.c.run_id < before)
-        return [RunRow(*row) for row in await self._all(statement)]
+    async def runs(self, query: RunQuery, page: Page) -> list[tuple[RunRow, tuple[Any, ...]]]:
+        """A page of runs, each with the values that the order is made of; the next page begins after them."""
+        width = len(RunRow._fields)
+        found = await self._all(query.statement(page))
+        return [(RunRow(*row[:width]), tuple(row[width:])) for row in found]
+
+    async def jobs(self, query: JobQuery, page: Page) -> list[tuple[str, int, tuple[Any, ...]]]:
+        """A page of jobs as id, number of the version shown, and the values that the order is made of."""
+        found = await self._all(query.statement(page))
+        return [(row[0], row[1], tuple(row[2:])) for row in found]
 
     async def active_runs(self) -> list[RunRow]:
         """All runs that have not ended, the oldest first."""
@@ -294,6 +282,7 @@ def _rows(table: Table, kind: type[Row]) -> Select[Any]:
 
 
 def _prepare(connection: Any, _record: Any) -> None:
+    connection.create_function(FOLD, 1, str.casefold, deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA query_only = 1")
     cursor.execute("PRAGMA busy_timeout = 5000")

@@ -7,7 +7,7 @@ needs more than 1 ms.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,11 +19,17 @@ from ..core.values import AttemptState, Payload, PeopleState, RunState, TaskStat
 from . import codec, retention, schema
 
 
-def upsert_sql(table: Table, *, keep: bool = False) -> str:
-    """INSERT that replaces the other columns of an existing row, or with `keep` leaves it alone."""
+def upsert_sql(table: Table, *, keep: bool = False, fixed: Collection[str] = ()) -> str:
+    """INSERT that replaces the other columns of an existing row, or with `keep` leaves it alone.
+
+    Args:
+        table: The table.
+        keep: Leave an existing row as it is.
+        fixed: Columns that never change. Not to name them spares the rewriting of their indexes.
+    """
     columns = [column.name for column in table.columns]
     keys = [column.name for column in table.primary_key.columns]
-    rest = [name for name in columns if name not in keys]
+    rest = [name for name in columns if name not in keys and name not in fixed]
     action = "NOTHING" if keep or not rest else "UPDATE SET " + ", ".join(f"{n} = excluded.{n}" for n in rest)
     return (
         f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "
@@ -40,7 +46,13 @@ _VERSIONS = upsert_sql(schema.versions)
 _IMAGES = upsert_sql(schema.images)
 _BUILDS = upsert_sql(schema.builds)
 _AGENTS = upsert_sql(schema.agents)
-_RUNS = upsert_sql(schema.runs)
+_RUNS = upsert_sql(
+    schema.runs,
+    fixed=(
+        *("job_id", "version", "definition_id", "job_name", "display_name", "environment", "type", "run_as"),
+        *("started_by", "run_date", "original_run_id", "partial_rerun", "submit_time", "scheduled_time"),
+    ),
+)
 _TASKS = upsert_sql(schema.run_tasks)
 _ATTEMPTS = upsert_sql(schema.attempts)
 _OUTCOMES = upsert_sql(schema.outcomes)

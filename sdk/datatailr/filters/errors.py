@@ -36,9 +36,9 @@ class FilterError(ValueError):
         self.problem = problem
         self.token = token
         self.position = position
-        self.hint = hint
+        self.hint = _printable(hint)
         self._marked = _marked(expression, position, len(token))
-        super().__init__("\n".join([self.line, *self._marked, *([f"hint: {hint}"] if hint else [])]))
+        super().__init__("\n".join([self.line, *self._marked, *([f"hint: {self.hint}"] if hint else [])]))
 
     @property
     def line(self) -> str:

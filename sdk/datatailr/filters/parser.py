@@ -26,7 +26,7 @@ from datatailr.filters.tokens import Token, TokenKind, tokens
 MAX_LENGTH: Final = 16_384
 """Most characters of an expression."""
 
-MAX_DEPTH: Final = 50
+MAX_DEPTH: Final = 20
 """Most groups and `not` within one another."""
 
 MAX_CONDITIONS: Final = 200
@@ -159,7 +159,11 @@ class _Parser:
         self._depth += 1
 
         if self._depth > MAX_DEPTH:
-            self._refuse(token, f"more than {MAX_DEPTH} groups within one another", "write it flatter")
+            self._refuse(
+                token,
+                f"{quoted(token.text)} begins more than {MAX_DEPTH} groups within one another",
+                "write it flatter",
+            )
 
         if token.is_mark("("):
             inner = self._either()
@@ -265,7 +269,11 @@ class _Parser:
             token = self._take()
 
             if self._values > MAX_VALUES:
-                self._refuse(token, f"more than {MAX_VALUES:,} values in lists", "ask in several steps")
+                self._refuse(
+                    token,
+                    f"more than {MAX_VALUES:,} values in lists before {quoted(token.text)}",
+                    "ask in several steps",
+                )
 
             if token.is_mark("]"):
                 return tuple(dict.fromkeys(values))
@@ -328,7 +336,7 @@ class _Parser:
         if self._conditions > MAX_CONDITIONS:
             self._refuse(
                 token,
-                f"more than {MAX_CONDITIONS} conditions",
+                f"more than {MAX_CONDITIONS} conditions with {quoted(token.text)}",
                 "use a list: name = [a, b, c]",
             )
 

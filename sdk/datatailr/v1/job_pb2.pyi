@@ -225,18 +225,24 @@ class Job(_message.Message):
     def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[_common_pb2.State, str]] = ..., create_time: _Optional[int] = ..., created_by: _Optional[str] = ..., definition: _Optional[_Union[JobDefinition, _Mapping]] = ..., task_count: _Optional[int] = ..., image_key: _Optional[str] = ..., cause: _Optional[_Union[_common_pb2.Cause, _Mapping]] = ..., removed: bool = ..., image_notice: _Optional[str] = ...) -> None: ...
 
 class ListJobsRequest(_message.Message):
-    __slots__ = ("environment", "page_size", "page_token", "include_removed", "type")
+    __slots__ = ("environment", "page_size", "page_token", "include_removed", "type", "filter", "sort", "offset")
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_REMOVED_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    SORT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     environment: _common_pb2.Environment
     page_size: int
     page_token: str
     include_removed: bool
     type: _common_pb2.JobType
-    def __init__(self, environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_removed: bool = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ...) -> None: ...
+    filter: str
+    sort: str
+    offset: int
+    def __init__(self, environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., include_removed: bool = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ..., filter: _Optional[str] = ..., sort: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ListJobsResponse(_message.Message):
     __slots__ = ("jobs", "next_page_token")

@@ -143,7 +143,9 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """The latest version of every job the caller may read, by name.
+        """The latest version of every job the caller may read, by name unless sorted otherwise.
+        INVALID_ARGUMENT for a filter or order that cannot be understood; its message marks the
+        token at fault.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

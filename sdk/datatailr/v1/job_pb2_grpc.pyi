@@ -71,7 +71,10 @@ class JobServiceStub:
         datatailr.v1.job_pb2.ListJobsRequest,
         datatailr.v1.job_pb2.ListJobsResponse,
     ]
-    """The latest version of every job the caller may read, by name."""
+    """The latest version of every job the caller may read, by name unless sorted otherwise.
+    INVALID_ARGUMENT for a filter or order that cannot be understood; its message marks the
+    token at fault.
+    """
 
     ListVersions: grpc.UnaryUnaryMultiCallable[
         datatailr.v1.job_pb2.ListVersionsRequest,
@@ -161,7 +164,10 @@ class JobServiceAsyncStub:
         datatailr.v1.job_pb2.ListJobsRequest,
         datatailr.v1.job_pb2.ListJobsResponse,
     ]
-    """The latest version of every job the caller may read, by name."""
+    """The latest version of every job the caller may read, by name unless sorted otherwise.
+    INVALID_ARGUMENT for a filter or order that cannot be understood; its message marks the
+    token at fault.
+    """
 
     ListVersions: grpc.aio.UnaryUnaryMultiCallable[
         datatailr.v1.job_pb2.ListVersionsRequest,
@@ -261,7 +267,10 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         request: datatailr.v1.job_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> typing.Union[datatailr.v1.job_pb2.ListJobsResponse, collections.abc.Awaitable[datatailr.v1.job_pb2.ListJobsResponse]]:
-        """The latest version of every job the caller may read, by name."""
+        """The latest version of every job the caller may read, by name unless sorted otherwise.
+        INVALID_ARGUMENT for a filter or order that cannot be understood; its message marks the
+        token at fault.
+        """
 
     @abc.abstractmethod
     def ListVersions(

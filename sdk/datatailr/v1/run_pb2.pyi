@@ -206,20 +206,26 @@ class GetRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("name", "environment", "start_time_from", "start_time_to", "page_size", "page_token")
+    __slots__ = ("name", "environment", "start_time_from", "start_time_to", "page_size", "page_token", "filter", "sort", "offset")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     START_TIME_FROM_FIELD_NUMBER: _ClassVar[int]
     START_TIME_TO_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    SORT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
     name: str
     environment: _common_pb2.Environment
     start_time_from: int
     start_time_to: int
     page_size: int
     page_token: str
-    def __init__(self, name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., start_time_from: _Optional[int] = ..., start_time_to: _Optional[int] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    filter: str
+    sort: str
+    offset: int
+    def __init__(self, name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., start_time_from: _Optional[int] = ..., start_time_to: _Optional[int] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ..., sort: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page_token")

@@ -34,7 +34,9 @@ class RunServiceStub:
         datatailr.v1.run_pb2.ListRunsRequest,
         datatailr.v1.run_pb2.ListRunsResponse,
     ]
-    """Runs, newest first."""
+    """Runs, newest first unless sorted otherwise. INVALID_ARGUMENT for a filter or order that
+    cannot be understood; its message marks the token at fault.
+    """
 
     ListRunTasks: grpc.UnaryUnaryMultiCallable[
         datatailr.v1.run_pb2.ListRunTasksRequest,
@@ -97,7 +99,9 @@ class RunServiceAsyncStub:
         datatailr.v1.run_pb2.ListRunsRequest,
         datatailr.v1.run_pb2.ListRunsResponse,
     ]
-    """Runs, newest first."""
+    """Runs, newest first unless sorted otherwise. INVALID_ARGUMENT for a filter or order that
+    cannot be understood; its message marks the token at fault.
+    """
 
     ListRunTasks: grpc.aio.UnaryUnaryMultiCallable[
         datatailr.v1.run_pb2.ListRunTasksRequest,
@@ -164,7 +168,9 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: datatailr.v1.run_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[datatailr.v1.run_pb2.ListRunsResponse, collections.abc.Awaitable[datatailr.v1.run_pb2.ListRunsResponse]]:
-        """Runs, newest first."""
+        """Runs, newest first unless sorted otherwise. INVALID_ARGUMENT for a filter or order that
+        cannot be understood; its message marks the token at fault.
+        """
 
     @abc.abstractmethod
     def ListRunTasks(

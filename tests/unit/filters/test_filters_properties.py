@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datatailr.filters import (
@@ -107,6 +107,7 @@ def trees(listing: Listing) -> st.SearchStrategy[Expression]:
 
 
 @pytest.mark.clause("B276", "B277", "B278", "B279")
+@settings(deadline=None)
 @given(st.data(), LISTINGS)
 def test_what_is_printed_is_read_again(data: st.DataObject, listing: Listing) -> None:
     tree = data.draw(trees(listing))
@@ -116,6 +117,7 @@ def test_what_is_printed_is_read_again(data: st.DataObject, listing: Listing) ->
 
 
 @pytest.mark.clause("B282")
+@settings(deadline=None)
 @given(st.data(), LISTINGS)
 def test_sort_keys_are_read_again(data: st.DataObject, listing: Listing) -> None:
     names = data.draw(st.lists(st.sampled_from(list(listing.fields)), unique=True))
@@ -124,6 +126,7 @@ def test_sort_keys_are_read_again(data: st.DataObject, listing: Listing) -> None
 
 
 @pytest.mark.clause("B281")
+@settings(deadline=None)
 @given(
     (
         st.lists(FRAGMENTS, max_size=30).map(" ".join)
@@ -152,6 +155,7 @@ def _check_mistake(part: str, read: Callable[[str, Listing], object], text: str,
 
 
 @pytest.mark.clause("B277", "B281")
+@settings(deadline=None, max_examples=30)
 @given(st.text("ab ()[],'\"\\=!<>-", min_size=1, max_size=30), st.integers(8_000, MAX_LENGTH))
 def test_thousands_of_characters_are_read_or_named(text: str, length: int) -> None:
     expression = (text * length)[:length]
