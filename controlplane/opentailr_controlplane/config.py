@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .logstore import DEFAULT_MAX_BYTES
+from .retention_policy import Policy, PolicyError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -42,6 +43,10 @@ class Settings:
     """Bound of one stream of one log."""
     max_object_bytes: int = 0
     """Bound of all objects together; 0 means the disk's."""
+    retain: Sequence[str] = ()
+    """Rules for runs by environment, such as `dev=30d,10000`; see `retention_policy`."""
+    retain_logs: Sequence[str] = ()
+    """Rules for logs by environment, such as `dev=14d`."""
 
     def __post_init__(self) -> None:
         for name, port in (
@@ -67,6 +72,14 @@ class Settings:
             raise ConfigError(f"--max-object-bytes is {self.max_object_bytes}; give a number of bytes, or 0")
         if self.ready_file is not None and not self.ready_file.parent.is_dir():
             raise ConfigError(f"--ready-file {self.ready_file}: its directory does not exist; make it first")
+        try:
+            self.policy()
+        except PolicyError as error:
+            raise ConfigError(str(error)) from None
+
+    def policy(self) -> Policy:
+        """How long things are kept."""
+        return Policy.parse(self.retain, self.retain_logs)
 
 
 def is_loopback(host: str) -> bool:
@@ -106,5 +119,19 @@ def parse(arguments: Sequence[str]) -> Settings:
         type=int,
         default=Settings.max_object_bytes,
         help="bound of all objects; 0: none",
+    )
+    add(
+        "--retain",
+        action="append",
+        default=[],
+        metavar="ENV=AGE[,COUNT]",
+        help="age and number of finished runs kept of a job: dev=30d,10000; forever, 0: no limit",
+    )
+    add(
+        "--retain-logs",
+        action="append",
+        default=[],
+        metavar="ENV=AGE",
+        help="how long the logs of finished runs are kept: dev=14d",
     )
     return Settings(**vars(parser.parse_args(arguments)))

@@ -17,7 +17,7 @@ from .datadir import NewerFormat
 from .engine import Engine as SingleWriter
 from .metrics import Metrics
 from .objects import FileObjectStore
-from .ports import Engine
+from .ports import Engine, Maintained
 from .security.tokens import RunTokens
 from .services.agent_session import AgentSessions, SessionSettings
 from .store.errors import NewerSchema, StoreError
@@ -50,6 +50,10 @@ class RunningEngine(Protocol):
     @property
     def healthy(self) -> bool:
         """False while it cannot commit."""
+
+    @property
+    def maintained(self) -> Maintained | None:
+        """The store, for retention; None where that is somebody else's."""
 
     async def disconnect(self) -> None:
         """Sends the agents away and wakes everybody who follows; the first step of a stop."""
@@ -91,6 +95,11 @@ class EmbeddedEngine:
     def healthy(self) -> bool:
         """False while it cannot commit."""
         return self.engine.healthy
+
+    @property
+    def maintained(self) -> Maintained:
+        """The database."""
+        return self._store
 
     async def disconnect(self) -> None:
         """Carries out what was accepted, sends the agents away, ends all subscriptions."""

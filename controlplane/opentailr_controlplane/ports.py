@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from sqlite3 import Connection
+from typing import Protocol, TypeVar
 
 from .core.commands import Command, Reply
 from .core.model import Job, Version
 from .core.rows import ImageRow, RunRow, TaskRow
 from .core.values import AgentState, Environment, Instant
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -34,6 +37,13 @@ class ObjectStore(Protocol):
 
     async def put_bytes(self, data: bytes) -> str:
         """Stores the bytes durably and returns their digest; storing them again is harmless."""
+
+
+class Maintained(Protocol):
+    """The store, as far as retention changes it by itself."""
+
+    async def maintain(self, work: Callable[[Connection], T]) -> T:
+        """Runs a function in a short transaction between those of the engine."""
 
 
 class RunTokens(Protocol):

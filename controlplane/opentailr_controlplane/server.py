@@ -31,6 +31,7 @@ from .logstore import FileLogStore
 from .metrics import Metrics
 from .objects import FileObjectStore
 from .ports import Engine
+from .retention import HOLD_FILE, Retention
 from .security.authentication import Authenticator
 from .security.tokens import InsecureFile, Role, RunTokens, TokenTable, read_or_make_secret
 from .security.users import ADMINISTRATOR_ID, UserDirectory, operating_system_user
@@ -75,6 +76,8 @@ class ControlPlane:
         self.agent_address = ""
         self.http_url = ""
         self.admin_token = ""
+        self.retention: Retention | None = None
+        """What removes what is old, from `start` on."""
         self._engine_factory = engine_factory
         self._engine: Engine | None = None
         self._serving = False
@@ -173,6 +176,19 @@ class ControlPlane:
         await asyncio.to_thread(_load_for_people)
         await run_logs.start()
         exits.push_async_callback(run_logs.close)
+        if running.maintained is not None:
+            self.retention = Retention(
+                settings.policy(),
+                engine=engine,
+                maintained=running.maintained,
+                database=database,
+                objects=objects,
+                logs=logs,
+                hold=settings.data_dir / HOLD_FILE,
+            )
+            self.retention.start()
+            exits.push_async_callback(self.retention.close)
+            self._measure_retention(self.retention, database)
         exits.push_async_callback(set_health, healthy, serving=False)
         await set_health(healthy, serving=True)
 
@@ -211,6 +227,14 @@ class ControlPlane:
             lambda: logs.appended_bytes,
         )
         self.metrics.gauge("opentailr_object_bytes", "Bytes of all objects.", lambda: objects.used_bytes)
+
+    def _measure_retention(self, retention: Retention, database: Path) -> None:
+        self.metrics.gauges("opentailr_retention_", "See docs/design/retention.md.", retention.metrics)
+        self.metrics.gauge(
+            "opentailr_database_bytes",
+            "Size of the database file; room that removed rows left in it is used again.",
+            lambda: database.stat().st_size,
+        )
 
     def _write_ready_file(self, path: Path) -> None:
         content = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Collection, Iterable
@@ -19,10 +20,13 @@ RENEW_AFTER: Final = 3600.0
 """Seconds after which asking for an object marks it anew; well below any grace, and rarely a write."""
 
 
+_LOG_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
+
+
 class Swept(NamedTuple):
     """What a sweep removed."""
 
-    count: int
+    files: int
     size: int
     """Bytes."""
 
@@ -41,7 +45,7 @@ def renew(path: Path, leases: threading.Lock) -> bool:
 
 def sweep(directory: Path, keep: AbstractSet[str], before: float, leases: threading.Lock) -> Swept:
     """Removes the files that are not in `keep` and were not needed since `before`."""
-    count = size = 0
+    files = size = 0
     for entry in list(os.scandir(directory)):
         if entry.name in keep or entry.stat().st_mtime >= before:
             continue
@@ -51,9 +55,9 @@ def sweep(directory: Path, keep: AbstractSet[str], before: float, leases: thread
             if found.st_mtime >= before:
                 continue
             os.unlink(entry.path)
-        count += 1
+        files += 1
         size += found.st_size
-    return Swept(count, size)
+    return Swept(files, size)
 
 
 def remove_old(directory: Path, before: float, spared: Collection[str]) -> int:
@@ -91,4 +95,5 @@ def stale_logs(directory: str, before: float) -> list[str]:
         log_id, _, stream = entry.name.rpartition(".")
         if stream in ("out", "err"):
             latest[log_id] = max(latest.get(log_id, 0.0), entry.stat().st_mtime)
-    return sorted(log_id for log_id, written in latest.items() if written < before)
+    old = (log_id for log_id, written in latest.items() if written < before)
+    return sorted(log_id for log_id in old if _LOG_ID.fullmatch(log_id))

@@ -37,13 +37,13 @@ async def follow_log(
         while data := await logs.read(log_id, stream, offset):
             yield offset, data
             offset += len(data)
+        if (await logs.extent(log_id, stream)).size < offset:
+            raise log_expired(log_id)
         extent = await _wait(logs, log_id, stream, offset, quiet)
         if extent is None:
             if await over() and (await logs.extent(log_id, stream)).size <= offset:
                 return
             yield offset, b""
-        elif extent.size < offset:
-            raise log_expired(log_id)
         elif extent.size == offset:
             return
 

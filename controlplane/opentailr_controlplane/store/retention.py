@@ -109,10 +109,14 @@ def old_runs(connection: sqlite3.Connection, environment: int, before: int, limi
     return [row[0] for row in rows]
 
 
-def crowded_jobs(connection: sqlite3.Connection, least: int) -> list[str]:
-    """Jobs with more than `least` runs."""
-    rows = connection.execute("SELECT job_id FROM runs GROUP BY job_id HAVING count(*) > ?", (least,))
-    return [row[0] for row in rows]
+def crowded_jobs(connection: sqlite3.Connection, least: int) -> list[tuple[str, int]]:
+    """Jobs with more than `least` runs, with their environments."""
+    rows = connection.execute(
+        "SELECT crowd.job_id, jobs.environment FROM "
+        "(SELECT job_id FROM runs GROUP BY job_id HAVING count(*) > ?) AS crowd JOIN jobs USING (job_id)",
+        (least,),
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def surplus_runs(connection: sqlite3.Connection, job_id: str, keep: int, limit: int) -> list[int]:
@@ -138,7 +142,8 @@ def old_logs(
     rows = connection.execute(
         f"SELECT run_id, end_time FROM runs WHERE environment = ? AND end_time > 0 AND end_time < ? "
         f"AND state >= {_FINISHED} AND (end_time > ? OR end_time = ? AND run_id > ?) "
-        "AND NOT EXISTS (SELECT 1 FROM removed_logs WHERE removed_logs.run_id = runs.run_id) "
+        "AND NOT EXISTS (SELECT 1 FROM removed_logs AS gone "
+        "WHERE gone.run_id = runs.run_id AND gone.complete) "
         "ORDER BY end_time, run_id LIMIT ?",
         (environment, before, seen.end_time, seen.end_time, seen.run_id, limit),
     )
@@ -160,11 +165,12 @@ def removals(connection: sqlite3.Connection) -> list[int]:
     return [row[0] for row in connection.execute("SELECT run_id FROM removals ORDER BY run_id")]
 
 
-def attempts_of(connection: sqlite3.Connection, run_id: int, after: str = "") -> list[str]:
-    """Attempts of a run by id, at most `CHUNK`, those behind `after`."""
+def attempts_of(connection: sqlite3.Connection, run_ids: Sequence[int], after: str = "") -> list[str]:
+    """Attempts of runs by id, at most `CHUNK`, those behind `after`."""
     rows = connection.execute(
-        "SELECT attempt_id FROM attempts WHERE run_id = ? AND attempt_id > ? ORDER BY attempt_id LIMIT ?",
-        (run_id, after, CHUNK),
+        f"SELECT attempt_id FROM attempts WHERE run_id IN ({_marks(run_ids)}) AND attempt_id > ? "
+        "ORDER BY attempt_id LIMIT ?",
+        (*run_ids, after, CHUNK),
     )
     return [row[0] for row in rows]
 
@@ -174,28 +180,26 @@ def attempts_of(connection: sqlite3.Connection, run_id: int, after: str = "") ->
 
 def drop_attempts(connection: sqlite3.Connection, attempt_ids: Sequence[str]) -> None:
     """Deletes attempts and what belongs to them; their logs are gone already."""
-    marks = ", ".join("?" * len(attempt_ids))
     for table in (*_ATTEMPT_TABLES, schema.attempts):
-        connection.execute(f"DELETE FROM {table.name} WHERE attempt_id IN ({marks})", attempt_ids)
+        connection.execute(
+            f"DELETE FROM {table.name} WHERE attempt_id IN ({_marks(attempt_ids)})", attempt_ids
+        )
 
 
-def drop_tasks(connection: sqlite3.Connection, run_id: int) -> bool:
-    """Deletes some tasks of a removed run with what belongs to them; False once there are none left."""
+def drop_tasks(connection: sqlite3.Connection, run_ids: Sequence[int]) -> bool:
+    """Deletes some tasks of removed runs with what belongs to them; False once there are none left."""
     tasks = connection.execute(
-        "SELECT task_id, result_digest FROM run_tasks WHERE run_id = ? ORDER BY task_id LIMIT ?",
-        (run_id, CHUNK),
+        f"SELECT run_id, task_id, result_digest FROM run_tasks WHERE run_id IN ({_marks(run_ids)}) LIMIT ?",
+        (*run_ids, CHUNK),
     ).fetchall()
-    if not tasks:
-        return False
-    first, last = tasks[0][0], tasks[-1][0]
     for table in _RUN_TABLES:
         if "task_id" in table.c:
-            connection.execute(
-                f"DELETE FROM {table.name} WHERE run_id = ? AND task_id BETWEEN ? AND ?",
-                (run_id, first, last),
+            connection.executemany(
+                f"DELETE FROM {table.name} WHERE run_id = ? AND task_id = ?",
+                [(run_id, task_id) for run_id, task_id, _ in tasks],
             )
-    drop_payloads(connection, {digest for _, digest in tasks if digest is not None})
-    return True
+    drop_payloads(connection, {digest for _, _, digest in tasks if digest is not None})
+    return bool(tasks)
 
 
 def drop_payloads(connection: sqlite3.Connection, digests: Iterable[str]) -> None:
@@ -208,18 +212,18 @@ def drop_payloads(connection: sqlite3.Connection, digests: Iterable[str]) -> Non
     )
 
 
-def drop_run(connection: sqlite3.Connection, run_id: int) -> None:
-    """The last step: what is left of a removed run, and the note that it was being removed."""
-    for table in _RUN_TABLES:
-        connection.execute(f"DELETE FROM {table.name} WHERE run_id = ?", (run_id,))
-    connection.execute("DELETE FROM removals WHERE run_id = ?", (run_id,))
+def drop_runs(connection: sqlite3.Connection, run_ids: Sequence[int]) -> None:
+    """The last step: what is left of removed runs, and the note that they were being removed."""
+    for name in (*(table.name for table in _RUN_TABLES), "removals"):
+        connection.execute(f"DELETE FROM {name} WHERE run_id IN ({_marks(run_ids)})", run_ids)
 
 
-def note_logs_removed(connection: sqlite3.Connection, run_ids: Iterable[int]) -> None:
-    """Remembers runs that are kept without their logs."""
+def note_logs(connection: sqlite3.Connection, run_ids: Iterable[int], complete: bool) -> None:
+    """Remembers runs that are kept without their logs; `complete` when all files are gone."""
     connection.executemany(
-        "INSERT INTO removed_logs (run_id) SELECT run_id FROM runs WHERE run_id = ? ON CONFLICT DO NOTHING",
-        [(run_id,) for run_id in run_ids],
+        "INSERT INTO removed_logs (run_id, complete) SELECT run_id, ?2 FROM runs WHERE run_id = ?1 "
+        "ON CONFLICT (run_id) DO UPDATE SET complete = excluded.complete",
+        [(run_id, complete) for run_id in run_ids],
     )
 
 
@@ -270,6 +274,5 @@ def known_logs(connection: sqlite3.Connection, log_ids: Iterable[str]) -> set[st
     return known
 
 
-def runs_without_logs(connection: sqlite3.Connection, run_id: int) -> bool:
-    """Whether the run is kept without its logs."""
-    return connection.execute("SELECT 1 FROM removed_logs WHERE run_id = ?", (run_id,)).fetchone() is not None
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

@@ -348,10 +348,11 @@ removals = Table(
 )
 
 removed_logs = Table(
-    # Finished runs that are kept without their logs.
+    # Finished runs that are kept without their logs; `complete` once no file of them is left.
     "removed_logs",
     metadata,
     _int("run_id", key=True),
+    _flag("complete"),
 )
 
 idempotency = Table(

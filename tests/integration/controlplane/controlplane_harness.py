@@ -191,6 +191,8 @@ class FakeRunning:
         await asyncio.to_thread(migrate, parts.database)
         return self
 
+    maintained = None
+
     @property
     def healthy(self) -> bool:
         return self.engine.healthy

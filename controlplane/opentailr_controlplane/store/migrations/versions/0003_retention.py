@@ -17,8 +17,13 @@ def _run_id() -> sa.Column[int]:
 
 
 def upgrade() -> None:
-    for table in ("removals", "removed_logs"):
-        op.create_table(table, _run_id(), sa.PrimaryKeyConstraint("run_id", name=f"pk_{table}"))
+    op.create_table("removals", _run_id(), sa.PrimaryKeyConstraint("run_id", name="pk_removals"))
+    op.create_table(
+        "removed_logs",
+        _run_id(),
+        sa.Column("complete", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("run_id", name="pk_removed_logs"),
+    )
     op.create_index(
         "ix_runs_environment_end_time",
         "runs",
