@@ -187,6 +187,7 @@ class Faults:
     def _restart_platform(self) -> None:
         platform = self._world.platform
         if platform.up and platform.engine is not None and platform.process is not None:
+            platform.leaving = True
             self._world.loop.spawn(platform.process, platform.stop())
             self._world.loop.world_call(4.0, lambda: self._unless_over(platform.kill))
             self._world.loop.world_call(4.5, self._unless_over, platform.start)
@@ -277,7 +278,7 @@ class Faults:
             if platform.process.alive and platform.process.paused:
                 self._resume_platform(platform.process, -1e9)
         # A program that was told to end, or that hangs in its start, is replaced as an operator would.
-        if platform.up and (platform.engine is None or platform.engine._closing):
+        if platform.up and (platform.engine is None or platform.leaving):
             platform.kill()
         platform.start()
         for node in world.nodes:

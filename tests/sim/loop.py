@@ -38,7 +38,7 @@ class Process:
         self.alive = True
         self.paused = False
         self.parked: list[Handle] = []
-        """What would run if the process were not paused."""
+        """What would run if the process were not paused or dead."""
         self.tasks: list[asyncio.Task[Any]] = []
         """All tasks ever, so that those of a killed process are not cleaned up while the world lives."""
         self.fuse = 0
@@ -109,12 +109,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.errors: list[str] = []
         """What callbacks and forgotten tasks raised."""
         self._ready: list[Handle] = []
-        self._head = 0
         self._timers: list[tuple[float, int, Handle]] = []
         self._number = 0
         self._world = contextvars.copy_context()
         self._world.run(_process.set, None)
         self.world_tasks: list[asyncio.Task[Any]] = []
+        self.processes: list[Process] = []
 
     # ------------------------------------------------------------------ the world's own
 
@@ -130,7 +130,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def _turn(self) -> bool:
         timers, ready = self._timers, self._ready
-        while timers and (timers[0][0] <= self.now or (not ready and not self._pending())):
+        while timers and (timers[0][0] <= self.now or not ready):
             when, _, handle = heapq.heappop(timers)
             if handle._cancelled:
                 continue
@@ -143,9 +143,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             return True
         process = handle.process
         if process is not None:
-            if not process.alive:
-                return True
-            if process.paused:
+            if process.paused or not process.alive:
                 process.parked.append(handle)
                 return True
             if process.fuse:
@@ -165,9 +163,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             self.current = None
         return True
-
-    def _pending(self) -> bool:
-        return False
 
     def _pick(self) -> Handle:
         ready = self._ready
@@ -191,6 +186,8 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def spawn(self, process: Process, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task of a process, begun from outside of it."""
+        if process not in self.processes:
+            self.processes.append(process)
         context = process.context.copy()
         task = context.run(lambda: asyncio.Task(work, loop=self))
         process.tasks.append(task)
@@ -203,15 +200,37 @@ class SimLoop(asyncio.AbstractEventLoop):
     def kill(self, process: Process) -> None:
         """The process is gone, from one callback to the next."""
         process.alive = False
-        process.parked.clear()
-        for task in process.tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
 
     def resume(self, process: Process) -> None:
         """The process goes on with what waits."""
         process.paused = False
         parked, process.parked = process.parked, []
         self._ready.extend(parked)
+
+    def unwind(self) -> None:
+        """The end of the world: every task is cancelled and runs to its end, those of killed processes too."""
+        self._timers = [entry for entry in self._timers if entry[2].process is not None]
+        heapq.heapify(self._timers)
+        for process in self.processes:
+            process.alive, process.paused, process.fuse = True, False, 0
+            self._ready.extend(process.parked)
+        tasks = [*self.world_tasks, *(task for process in self.processes for task in process.tasks)]
+        for _ in range(5):
+            tasks = [task for task in tasks if not task.done()]
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            self.stopping = False
+            self.run(until=self.now + 1.0)
+        assert not tasks, f"tasks that cannot be cancelled: {tasks}"
+        for task in [*self.world_tasks, *(task for process in self.processes for task in process.tasks)]:
+            if not task.cancelled():
+                task.exception()
+        self._ready.clear()
+        self._timers.clear()
+        self.world_tasks.clear()
+        self.processes.clear()
 
     def _arm(self, when: float, handle: Handle) -> Handle:
         self._number += 1

@@ -90,6 +90,7 @@ class Pipe:
         self._loop = link.network.loop
         self._direction = direction
         self._last = 0.0
+        self._travelling: deque[tuple[str, Any]] = deque()
         self._held: list[tuple[str, Any]] = []
         self._buffer: deque[tuple[str, Any]] = deque()
         self._weight = 0
@@ -110,9 +111,12 @@ class Pipe:
         """Lets something travel without waiting."""
         due = max(self._last, self._loop.now + self._link.hop() + size * self._link.per_byte)
         self._last = due + 1e-6
-        self._loop.world_call(due - self._loop.now, self._arrive, (kind, value))
+        self._travelling.append((kind, value))
+        self._loop.world_call(due - self._loop.now, self._arrive)
 
-    def _arrive(self, item: tuple[str, Any]) -> None:
+    def _arrive(self) -> None:
+        # The loop may run arrivals of one moment in any order; what arrives is in the order of sending.
+        item = self._travelling.popleft()
         if self._link.blocked[self._direction] or self._held:
             self._held.append(item)
             return

@@ -41,6 +41,8 @@ class Oracle:
     def __init__(self, world: World) -> None:
         self.world = world
         self.violations: list[str] = []
+        self.over = False
+        """The world has ended; what unwinds it is not judged."""
         self.rows = Rows(self)
         self.history = invariants.History()
         self.procs: dict[str, Proc] = {}
@@ -52,6 +54,7 @@ class Oracle:
         self._ordered: dict[str, str] = {}
         self._heard: dict[str, float] = {}
         self._epochs: dict[str, int] = defaultdict(int)
+        self._given: set[tuple[str, int]] = set()
         self._credit: dict[tuple[str, int], int] = defaultdict(int)
         self._sent: dict[tuple[str, int], int] = defaultdict(int)
         self._sets: dict[str, dict[int, frozenset[str]]] = defaultdict(dict)
@@ -64,8 +67,9 @@ class Oracle:
 
     def fail(self, text: str) -> None:
         """Something must not have happened; the world stops."""
-        self.violations.append(f"{text} [{self.world.loop.now:.3f}]")
-        self.world.loop.stopping = True
+        if not self.over:
+            self.violations.append(f"{text} [{self.world.loop.now:.3f}]")
+            self.world.loop.stopping = True
 
     def _demand(self, holds: bool, number: int, text: str) -> None:
         if not holds:
@@ -80,6 +84,8 @@ class Oracle:
 
     def trace(self, kind: str, *about: Any) -> None:
         """Something that two runs of one seed must have in common."""
+        if self.over:
+            return
         line = f"{self.world.loop.now:.6f} {kind} {' '.join(map(str, about))}"
         self.digest.update(line.encode())
         self.counts[kind] += 1
@@ -157,7 +163,8 @@ class Oracle:
 
     def epoch_given(self, agent_id: str, epoch: int) -> None:
         """A session was opened."""
-        self._demand(epoch > self._epochs[agent_id], 11, f"{agent_id}: epoch {epoch} a second time")
+        self._demand((agent_id, epoch) not in self._given, 11, f"{agent_id}: epoch {epoch} a second time")
+        self._given.add((agent_id, epoch))
         self._epochs[agent_id] = max(epoch, self._epochs[agent_id])
 
     def credited(self, event: AgentCredit) -> None:

@@ -171,6 +171,8 @@ class Platform:
         self.sessions: AgentSessions | None = None
         self.logs: FileLogStore | None = None
         self.starts = 0
+        self.leaving = False
+        """The process was told to end."""
         self.started_at = 0.0
         self.waiting: dict[asyncio.Future[Any], None] = {}
         """Calls of people that have no answer yet."""
@@ -189,6 +191,7 @@ class Platform:
         if self.up:
             return
         self.starts += 1
+        self.leaving = False
         process = Process(f"cp.{self.starts}", rate=self.rate, offset=self.offset)
         self.process = process
         self.world.faults.arm(process)
