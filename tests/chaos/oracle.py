@@ -82,7 +82,7 @@ class Oracle:
         found: list[str] = []
         for record in records:
             if record.run is None or not record.done:
-                found.append(f"run {record.run_id} ({record.plan.name}) did not end: {_shown(record)}")
+                found.append(f"run {record.run_id} ({record.plan.name}) did not end: {shown(record)}")
                 continue
             stories = [
                 _Story(record, number, task, tuple(entries[record.run_id, number]))
@@ -110,7 +110,7 @@ class Oracle:
         if record.cancel_asked:
             expected |= {common_pb2.STATE_STOPPED}
         if record.run.state not in expected:
-            yield f"run {record.run_id} is {_word(record.run.state)}, its tasks are {_shown(record)}"
+            yield f"run {record.run_id} is {_word(record.run.state)}, its tasks are {shown(record)}"
         if record.cancelled and record.run.state == common_pb2.STATE_COMPLETED:
             open_at_cancel = [n for n in record.fences_at_cancel if n not in record.promised]
             if open_at_cancel:
@@ -314,7 +314,8 @@ def _word(state: int) -> str:
     return common_pb2.State.Name(state).removeprefix("STATE_").lower()
 
 
-def _shown(record: RunRecord) -> str:
+def shown(record: RunRecord) -> str:
+    """The states of a run's tasks, and why some wait."""
     tasks = {number: _word(task.state) for number, task in sorted(record.tasks.items())}
     waiting = {number: list(task.waiting_for) for number, task in record.tasks.items() if task.waiting_for}
     return f"{tasks} {waiting}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from .driver import RunRecord
+from .oracle import shown
 from .servers import eventually
 from .session import Session
 from .workload import Plan, TaskPlan, make_plan
@@ -46,6 +48,15 @@ def begun(session: Session, record: RunRecord, count: int) -> None:
     )
 
 
+def grown_up(session: Session) -> None:
+    """Waits until the grace after the control plane's start is over: before that no lease ends."""
+    world = session.world
+    age = world.leases.recovery_grace + world.leases.lease_ttl
+    eventually(
+        lambda: time.monotonic() - world.controlplane.started > age, seconds=60, what="the end of the grace"
+    )
+
+
 def under(
     session: Session, plan: Plan, fault: Callable[[Session], None], *, seconds: float = 60
 ) -> RunRecord:
@@ -54,5 +65,5 @@ def under(
     begun(session, record, 3)
     fault(session)
     left = session.driver.wait_all(seconds=seconds)
-    assert not left, f"{plan.name} did not end: {left[0].tasks}\n{session.story()}"
+    assert not left, f"{plan.name} did not end: {shown(left[0])}\n{session.story()}\n{session.logs()}"
     return record

@@ -67,7 +67,8 @@ class Server:
         self.data = folder / name
         self.ready_file = folder / f"{name}.ready.json"
         self.log = folder / f"{name}.log"
-        self.starts = 0
+        self.started = 0.0
+        """Monotonic seconds of the last start."""
         self.exits: list[int] = []
         """Exit codes of ends that nobody asked for."""
         self._folder = folder
@@ -107,7 +108,7 @@ class Server:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
-            self.starts += 1
+            self.started = time.monotonic()
         if wait:
             self.wait_ready()
 

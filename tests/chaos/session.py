@@ -65,6 +65,13 @@ class Session:
             if server.exits
         ]
 
+    def logs(self) -> str:
+        """The ends of the servers' logs and of those of the keepers."""
+        texts = [f"--- {server.name}\n{server.last_words(40)}" for server in self.world.servers]
+        keepers = sorted(self.world.folder.glob("agent*/runtime/**/keeper.log"))
+        texts += [f"--- {path}\n{path.read_text(errors='replace')[-4000:]}" for path in keepers]
+        return "\n".join(texts)
+
     def story(self) -> str:
         """The faults, for the message of a failed test."""
         return "\n".join(f"{fault.began:.2f} {fault}" for fault in self.faults.log)

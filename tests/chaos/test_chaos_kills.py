@@ -10,7 +10,7 @@ from datatailr.v1 import common_pb2
 
 from .conftest import MakeSession
 from .driver import RunRecord
-from .scenes import begun, steady, under
+from .scenes import begun, grown_up, steady, under
 from .session import Session
 from .workload import TaskPlan, make_plan
 from .world import SHORT
@@ -94,10 +94,13 @@ def test_a_pause_longer_than_the_lease(make_session: MakeSession, victim: str) -
         harm = lambda s: s.faults.pause_keeper(node, span)  # noqa: E731
     else:
         harm = lambda s: s.faults.pause(servers[victim], span)  # noqa: E731
-    record = under(session, steady("long pause", chains=8), harm, seconds=90)
+    grown_up(session)
+    record = under(session, steady("long pause", chains=8, seconds=1), harm, seconds=90)
     if victim != "agent1":
         # Nobody but the agent answers for its attempts: neither pause costs one.
         assert all(task.tried_to_start_time == 1 for task in record.tasks.values())
+    else:
+        assert any(task.tried_to_start_time == 2 for task in record.tasks.values())
     assert_kept(session)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import MakeSession
 from .proxy import DOWN, UP, Proxy
-from .scenes import steady, under
+from .scenes import grown_up, steady, under
 from .session import Session
 from .world import SHORT
 
@@ -163,8 +163,9 @@ def test_half_open_links_longer_than_the_lease(make_session: MakeSession) -> Non
         for hold in holds:
             hold.join()
 
+    grown_up(session)
     # The fourth agent is well: what the others are lost with is done there.
-    record = under(session, steady("half open", chains=12), all_at_once, seconds=90)
+    record = under(session, steady("half open", chains=12, seconds=1), all_at_once, seconds=90)
     assert any(task.tried_to_start_time > 1 for task in record.tasks.values()), session.story()
     assert_kept(session)
 

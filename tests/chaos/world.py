@@ -44,7 +44,7 @@ class Leases:
 
     @property
     def deadly(self) -> float:
-        """After a fault of this length the lease and its grace are over."""
+        """After a fault of this length the lease and its grace are over, but for a young control plane."""
         return (self.lease_ttl + self.lease_grace) * 1.1 + 1
 
     @property
@@ -54,7 +54,7 @@ class Leases:
 
 
 REAL: Final = Leases()
-SHORT: Final = Leases(heartbeat_interval=1.0, lease_ttl=5.0, lease_grace=2.0, recovery_grace=20.0)
+SHORT: Final = Leases(heartbeat_interval=1.0, lease_ttl=5.0, lease_grace=2.0, recovery_grace=10.0)
 """For tests that need to be longer than a lease several times."""
 
 
