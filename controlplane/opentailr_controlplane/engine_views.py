@@ -187,6 +187,7 @@ class EngineViews:
                 agent.labels,
                 agent.python_versions,
                 agent.last_heard,
+                agent.drain_by,
             )
             for agent in sorted(self._state.agents.values(), key=lambda agent: (agent.name, agent.agent_id))
         ]

@@ -105,6 +105,7 @@ class NodeView:
     labels: tuple[tuple[str, str], ...]
     python_versions: tuple[str, ...]
     last_heard: int
+    drain_by: int
 
 
 class Engine(Protocol):

@@ -240,12 +240,16 @@ class EnsureImage(Command):
 
 @dataclass(frozen=True, slots=True)
 class SetNodeSchedulable(Command):
-    """Stops or resumes giving a node (id or name) new work; answers `NodeReply`."""
+    """Stops or resumes giving a node (id or name) new work; answers `NodeReply`.
+
+    What still runs `drain_within` microseconds later is stopped and tried again elsewhere; 0: never.
+    """
 
     actor: str
     node: str
     schedulable: bool
     reason: str = ""
+    drain_within: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from .commands import (
     SessionClosed,
     SetNodeSchedulable,
 )
+from .drains import arm_drain, drained, settle_drain, stopped_by_drain
 from .effects import Acknowledge, Directive, Dismiss, LeaseGrant, VerdictKind, Welcome
 from .errors import InvalidArgument, NotFound
 from .flow import end_attempt, mark_started
@@ -219,6 +220,8 @@ def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Insta
         # The agent is about to end: with credit left it would get the next attempt at once, and end that.
         agent.attempt_limit, agent.build_limit = agent.attempts_sent, agent.builds_sent
         refresh(state, agent)
+    elif target is AttemptState.CANCELLED and stopped_by_drain(run, attempt):
+        target, cause = AttemptState.FAILED, drained(agent)
     if target is AttemptState.SUCCEEDED and not entry.result_present:
         target = AttemptState.FAILED
         cause = Cause(CauseKind.NODE_FAULT, "Its result is not in the object store.")
@@ -372,9 +375,11 @@ def set_schedulable(state: State, event: SetNodeSchedulable, now: Instant) -> Ag
             )  # fmt: skip
         agent = named[0]
     reason = "" if event.schedulable else (event.reason or f"Drained by {event.actor}.")
-    if agent.schedulable == event.schedulable:
+    drain_by = now.wall + event.drain_within if event.drain_within and not event.schedulable else 0
+    if agent.schedulable == event.schedulable and agent.drain_by == drain_by:
         return agent
-    agent.schedulable, agent.reason = event.schedulable, reason
+    agent.schedulable, agent.reason, agent.drain_by = event.schedulable, reason, drain_by
+    arm_drain(state, agent, now)
     state.dirty.agents[agent.agent_id] = agent
     if agent.state.connected:
         state.effects.items.append(Directive(agent.agent_id, agent.epoch, agent.schedulable, reason))
@@ -386,12 +391,6 @@ def set_schedulable(state: State, event: SetNodeSchedulable, now: Instant) -> Ag
         settle_drain(state, agent)
     refresh(state, agent)
     return agent
-
-
-def settle_drain(state: State, agent: Agent) -> None:
-    """A draining agent with nothing left is drained."""
-    if agent.state is AgentState.DRAINING and not agent.attempts and not agent.builds:
-        move_agent(state, agent, AgentState.DRAINED, "core")
 
 
 def pardon(state: State, now: Instant) -> None:

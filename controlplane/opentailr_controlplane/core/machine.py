@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 
-from . import fleet, jobs, retention
+from . import drains, fleet, jobs, retention
 from .commands import (
     AgentApplied,
     AgentBye,
@@ -120,9 +120,12 @@ def _tick(state: State, event: Tick, now: Instant) -> None:
     if event.late:
         fleet.pardon(state, now)
     while state.mono_timers and state.mono_timers[0][0] <= now.mono:
-        due, _, agent_id = heapq.heappop(state.mono_timers)
+        due, kind, agent_id = heapq.heappop(state.mono_timers)
         if agent_id in state.agents:
-            fleet.lease_due(state, agent_id, due, now)
+            if kind == "drain":
+                drains.drain_due(state, agent_id, now)
+            else:
+                fleet.lease_due(state, agent_id, due, now)
     while state.wall_timers and state.wall_timers[0][0] <= now.wall:
         _, kind, (run_id, task_id) = heapq.heappop(state.wall_timers)
         if kind == "expire":

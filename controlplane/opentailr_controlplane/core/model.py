@@ -227,6 +227,8 @@ class Agent:
     python_versions: tuple[str, ...] = ()
     allows_pre_scripts: bool = False
     last_heard: int = 0
+    drain_by: int = 0
+    """Wall time at which what still runs on a draining node is stopped; 0 for no such deadline."""
     # What follows is not stored.
     state: AgentState = AgentState.DOWN
     image_keys: dict[str, None] = field(default_factory=dict)

@@ -176,6 +176,7 @@ class AgentRow(NamedTuple):
     allows_pre_scripts: bool
     first_seen: int
     last_heard: int
+    drain_by: int
 
 
 class JobRow(NamedTuple):

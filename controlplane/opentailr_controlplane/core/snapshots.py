@@ -192,6 +192,7 @@ def agent_row(agent: Agent) -> AgentRow:
         agent.allows_pre_scripts,
         agent.first_seen,
         agent.last_heard,
+        agent.drain_by,
     )
 
 

@@ -357,6 +357,8 @@ def node_out(node: NodeView) -> node_pb2.Node:
         labels=_labels(node.labels),
         last_heard=node.last_heard,
         python_versions=node.python_versions,
+        reason=node.reason,
+        drain_deadline=node.drain_by,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..core import placement
 from ..core.causes import decode_cause
 from ..core.definition import Plan, stored_plan
+from ..core.drains import arm_drain
 from ..core.model import (
     Agent,
     Attempt,
@@ -203,6 +204,7 @@ def _agents(connection: sqlite3.Connection, state: State) -> None:
             tuple(json.loads(row["python_versions"])),
             bool(row["allows_pre_scripts"]),
             row["last_heard"],
+            row["drain_by"],
         )
 
 
@@ -324,6 +326,8 @@ def _attempts(connection: sqlite3.Connection, state: State) -> None:
 
 def _settle(state: State, now: Instant) -> None:
     """Counts anew what follows from the rows: counters, queues, reminders."""
+    for agent in state.agents.values():
+        arm_drain(state, agent, now)
     for run in state.runs.values():
         image = state.images[run.plan.image_key]
         if image.state is not ImageState.READY:

@@ -188,6 +188,7 @@ agents = Table(
     _flag("allows_pre_scripts"),
     _int("first_seen"),
     _int("last_heard"),
+    _int("drain_by"),
 )
 
 runs = Table(

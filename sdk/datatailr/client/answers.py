@@ -237,6 +237,8 @@ def node_answer(node: node_pb2.Node) -> dict[str, Any]:
         "python_versions": list(node.python_versions),
         "labels": dict(node.labels),
         "last_heard": _time(node.last_heard),
+        "reason": node.reason,
+        "drain_deadline": _time(node.drain_deadline),
     }
 
 

@@ -139,6 +139,16 @@ def attempts(connection: Connection, run_id: int, task_ids: Iterable[int] = ()) 
         request.page_token = page.next_page_token
 
 
+def set_node_schedulable(
+    connection: Connection, node: str, *, schedulable: bool, drain_within: int = 0, reason: str = ""
+) -> node_pb2.Node:
+    """Takes a node (id or name) out of service or back into it; `drain_within` in microseconds, 0: no end."""
+    request = node_pb2.SetNodeSchedulableRequest(
+        node=node, schedulable=schedulable, drain_within=drain_within, reason=reason
+    )
+    return connection.call(lambda s: s.nodes.SetNodeSchedulable, request).node
+
+
 def nodes(connection: Connection) -> list[node_pb2.Node]:
     """All worker hosts by name."""
     return list(connection.call(lambda s: s.nodes.ListNodes, node_pb2.ListNodesRequest()).nodes)

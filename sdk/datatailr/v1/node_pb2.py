@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61tatailr/v1/node.proto\x12\x0c\x64\x61tatailr.v1\"\xef\x02\n\x04Node\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.datatailr.v1.NodeState\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15memory_reserved_bytes\x18\x05 \x01(\x03\x12\x0b\n\x03\x63pu\x18\x06 \x01(\x01\x12\x14\n\x0c\x63pu_reserved\x18\x07 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\x05\x12\x18\n\x10software_version\x18\t \x01(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12.\n\x06labels\x18\x0b \x03(\x0b\x32\x1e.datatailr.v1.Node.LabelsEntry\x12\x12\n\nlast_heard\x18\x0c \x01(\x03\x12\x17\n\x0fpython_versions\x18\r \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.datatailr.v1.Node\">\n\x19SetNodeSchedulableRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bschedulable\x18\x02 \x01(\x08\">\n\x1aSetNodeSchedulableResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.datatailr.v1.Node*\xb3\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_SYNCING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DRAINED\x10\x04\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x05\x12\x13\n\x0fNODE_STATE_DOWN\x10\x06\x32\xc4\x01\n\x0bNodeService\x12L\n\tListNodes\x12\x1e.datatailr.v1.ListNodesRequest\x1a\x1f.datatailr.v1.ListNodesResponse\x12g\n\x12SetNodeSchedulable\x12\'.datatailr.v1.SetNodeSchedulableRequest\x1a(.datatailr.v1.SetNodeSchedulableResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x64\x61tatailr/v1/node.proto\x12\x0c\x64\x61tatailr.v1\"\x97\x03\n\x04Node\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.datatailr.v1.NodeState\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x1d\n\x15memory_reserved_bytes\x18\x05 \x01(\x03\x12\x0b\n\x03\x63pu\x18\x06 \x01(\x01\x12\x14\n\x0c\x63pu_reserved\x18\x07 \x01(\x01\x12\x10\n\x08\x61ttempts\x18\x08 \x01(\x05\x12\x18\n\x10software_version\x18\t \x01(\t\x12\x0f\n\x07runtime\x18\n \x01(\t\x12.\n\x06labels\x18\x0b \x03(\x0b\x32\x1e.datatailr.v1.Node.LabelsEntry\x12\x12\n\nlast_heard\x18\x0c \x01(\x03\x12\x17\n\x0fpython_versions\x18\r \x03(\t\x12\x0e\n\x06reason\x18\x0e \x01(\t\x12\x16\n\x0e\x64rain_deadline\x18\x0f \x01(\x03\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x12\n\x10ListNodesRequest\"6\n\x11ListNodesResponse\x12!\n\x05nodes\x18\x01 \x03(\x0b\x32\x12.datatailr.v1.Node\"d\n\x19SetNodeSchedulableRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x13\n\x0bschedulable\x18\x02 \x01(\x08\x12\x14\n\x0c\x64rain_within\x18\x03 \x01(\x03\x12\x0e\n\x06reason\x18\x04 \x01(\t\">\n\x1aSetNodeSchedulableResponse\x12 \n\x04node\x18\x01 \x01(\x0b\x32\x12.datatailr.v1.Node*\xb3\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12NODE_STATE_SYNCING\x10\x01\x12\x14\n\x10NODE_STATE_READY\x10\x02\x12\x17\n\x13NODE_STATE_DRAINING\x10\x03\x12\x16\n\x12NODE_STATE_DRAINED\x10\x04\x12\x16\n\x12NODE_STATE_SUSPECT\x10\x05\x12\x13\n\x0fNODE_STATE_DOWN\x10\x06\x32\xc4\x01\n\x0bNodeService\x12L\n\tListNodes\x12\x1e.datatailr.v1.ListNodesRequest\x1a\x1f.datatailr.v1.ListNodesResponse\x12g\n\x12SetNodeSchedulable\x12\'.datatailr.v1.SetNodeSchedulableRequest\x1a(.datatailr.v1.SetNodeSchedulableResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_NODESTATE']._serialized_start=616
-  _globals['_NODESTATE']._serialized_end=795
+  _globals['_NODESTATE']._serialized_start=694
+  _globals['_NODESTATE']._serialized_end=873
   _globals['_NODE']._serialized_start=42
-  _globals['_NODE']._serialized_end=409
-  _globals['_NODE_LABELSENTRY']._serialized_start=364
-  _globals['_NODE_LABELSENTRY']._serialized_end=409
-  _globals['_LISTNODESREQUEST']._serialized_start=411
-  _globals['_LISTNODESREQUEST']._serialized_end=429
-  _globals['_LISTNODESRESPONSE']._serialized_start=431
-  _globals['_LISTNODESRESPONSE']._serialized_end=485
-  _globals['_SETNODESCHEDULABLEREQUEST']._serialized_start=487
-  _globals['_SETNODESCHEDULABLEREQUEST']._serialized_end=549
-  _globals['_SETNODESCHEDULABLERESPONSE']._serialized_start=551
-  _globals['_SETNODESCHEDULABLERESPONSE']._serialized_end=613
-  _globals['_NODESERVICE']._serialized_start=798
-  _globals['_NODESERVICE']._serialized_end=994
+  _globals['_NODE']._serialized_end=449
+  _globals['_NODE_LABELSENTRY']._serialized_start=404
+  _globals['_NODE_LABELSENTRY']._serialized_end=449
+  _globals['_LISTNODESREQUEST']._serialized_start=451
+  _globals['_LISTNODESREQUEST']._serialized_end=469
+  _globals['_LISTNODESRESPONSE']._serialized_start=471
+  _globals['_LISTNODESRESPONSE']._serialized_end=525
+  _globals['_SETNODESCHEDULABLEREQUEST']._serialized_start=527
+  _globals['_SETNODESCHEDULABLEREQUEST']._serialized_end=627
+  _globals['_SETNODESCHEDULABLERESPONSE']._serialized_start=629
+  _globals['_SETNODESCHEDULABLERESPONSE']._serialized_end=691
+  _globals['_NODESERVICE']._serialized_start=876
+  _globals['_NODESERVICE']._serialized_end=1072
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ NODE_STATE_SUSPECT: NodeState
 NODE_STATE_DOWN: NodeState
 
 class Node(_message.Message):
-    __slots__ = ("agent_id", "name", "state", "memory_bytes", "memory_reserved_bytes", "cpu", "cpu_reserved", "attempts", "software_version", "runtime", "labels", "last_heard", "python_versions")
+    __slots__ = ("agent_id", "name", "state", "memory_bytes", "memory_reserved_bytes", "cpu", "cpu_reserved", "attempts", "software_version", "runtime", "labels", "last_heard", "python_versions", "reason", "drain_deadline")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,8 @@ class Node(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     LAST_HEARD_FIELD_NUMBER: _ClassVar[int]
     PYTHON_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_DEADLINE_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     name: str
     state: NodeState
@@ -59,7 +61,9 @@ class Node(_message.Message):
     labels: _containers.ScalarMap[str, str]
     last_heard: int
     python_versions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, agent_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., memory_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., cpu: _Optional[float] = ..., cpu_reserved: _Optional[float] = ..., attempts: _Optional[int] = ..., software_version: _Optional[str] = ..., runtime: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_heard: _Optional[int] = ..., python_versions: _Optional[_Iterable[str]] = ...) -> None: ...
+    reason: str
+    drain_deadline: int
+    def __init__(self, agent_id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[_Union[NodeState, str]] = ..., memory_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., cpu: _Optional[float] = ..., cpu_reserved: _Optional[float] = ..., attempts: _Optional[int] = ..., software_version: _Optional[str] = ..., runtime: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., last_heard: _Optional[int] = ..., python_versions: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., drain_deadline: _Optional[int] = ...) -> None: ...
 
 class ListNodesRequest(_message.Message):
     __slots__ = ()
@@ -72,12 +76,16 @@ class ListNodesResponse(_message.Message):
     def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
 
 class SetNodeSchedulableRequest(_message.Message):
-    __slots__ = ("node", "schedulable")
+    __slots__ = ("node", "schedulable", "drain_within", "reason")
     NODE_FIELD_NUMBER: _ClassVar[int]
     SCHEDULABLE_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     node: str
     schedulable: bool
-    def __init__(self, node: _Optional[str] = ..., schedulable: bool = ...) -> None: ...
+    drain_within: int
+    reason: str
+    def __init__(self, node: _Optional[str] = ..., schedulable: bool = ..., drain_within: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class SetNodeSchedulableResponse(_message.Message):
     __slots__ = ("node",)

@@ -59,7 +59,8 @@ class NodeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetNodeSchedulable(self, request, context):
-        """Stops giving a node new work, or takes that back (administrators). Running attempts go on.
+        """Stops giving a node new work, or takes that back (administrators). Running attempts go on, at most
+        until the deadline if one is given; then they are stopped and tried again on other nodes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

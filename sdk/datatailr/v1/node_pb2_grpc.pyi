@@ -31,7 +31,9 @@ class NodeServiceStub:
         datatailr.v1.node_pb2.SetNodeSchedulableRequest,
         datatailr.v1.node_pb2.SetNodeSchedulableResponse,
     ]
-    """Stops giving a node new work, or takes that back (administrators). Running attempts go on."""
+    """Stops giving a node new work, or takes that back (administrators). Running attempts go on, at most
+    until the deadline if one is given; then they are stopped and tried again on other nodes.
+    """
 
 class NodeServiceAsyncStub:
     """Worker hosts as the control plane sees them."""
@@ -46,7 +48,9 @@ class NodeServiceAsyncStub:
         datatailr.v1.node_pb2.SetNodeSchedulableRequest,
         datatailr.v1.node_pb2.SetNodeSchedulableResponse,
     ]
-    """Stops giving a node new work, or takes that back (administrators). Running attempts go on."""
+    """Stops giving a node new work, or takes that back (administrators). Running attempts go on, at most
+    until the deadline if one is given; then they are stopped and tried again on other nodes.
+    """
 
 class NodeServiceServicer(metaclass=abc.ABCMeta):
     """Worker hosts as the control plane sees them."""
@@ -65,6 +69,8 @@ class NodeServiceServicer(metaclass=abc.ABCMeta):
         request: datatailr.v1.node_pb2.SetNodeSchedulableRequest,
         context: _ServicerContext,
     ) -> typing.Union[datatailr.v1.node_pb2.SetNodeSchedulableResponse, collections.abc.Awaitable[datatailr.v1.node_pb2.SetNodeSchedulableResponse]]:
-        """Stops giving a node new work, or takes that back (administrators). Running attempts go on."""
+        """Stops giving a node new work, or takes that back (administrators). Running attempts go on, at most
+        until the deadline if one is given; then they are stopped and tried again on other nodes.
+        """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
