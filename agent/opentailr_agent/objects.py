@@ -108,6 +108,11 @@ class ObjectCache:
 
         self._trim()
 
+    def give_back(self) -> None:
+        """Drops everything without an owner: the disk is full, and it can be fetched again."""
+        for digest in [digest for digest, held in self._held.items() if not held.owners]:
+            self._drop(digest)
+
     def _usable(self, digest: str) -> bool:
         held = self._held.get(digest)
 

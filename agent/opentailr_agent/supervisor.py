@@ -47,8 +47,11 @@ _FLUSH: Final = 0.05
 """Seconds that reports which are not terminal wait for the end of a short task."""
 _RETRY: Final = 1.0
 """Seconds between tries to write the journal on a full disk."""
+LOG_BACKLOG: Final = 256
+"""Logs that may wait to be sent beyond those of the slots: each holds a folder and two open files. Beyond
+it the node takes nothing new until some are stored."""
 _SAMPLE: Final = 1.0
-"""Seconds between looks at the delay of the loop; disk and memory every fifth time."""
+"""Seconds between looks at the delay of the loop and at what is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,7 @@ class Supervisor:
         self._old_builds: set[str] = set()
         self._loop_delay = 0.0
         self._pressure = ""
+        self._journal_trouble = ""
         self._was_ready = False
         self._log = structlog.get_logger("agent")
         # Set by `attach`, because the shipper calls back.
@@ -301,8 +305,13 @@ class Supervisor:
                 self._log.error("journal cannot be written; waiting", error=trouble)
                 told = True
 
-            self._set_pressure(f"journal: {trouble}")
+            self._journal_trouble = f"journal: {trouble}; free space on the node"
+            self._look_for_pressure()
             await asyncio.sleep(_RETRY)
+
+        if self._journal_trouble:
+            self._journal_trouble = ""
+            self._log.info("journal can be written again")
 
     def _try_commit(self, effects: Sequence[do.JournalEffect]) -> str:
         try:
@@ -408,18 +417,30 @@ class Supervisor:
 
     async def _facts(self) -> None:
         loop = asyncio.get_running_loop()
-        count = 0
 
         while True:
-            if count % 5 == 0:
-                self._set_pressure(inventory.pressure(self._parts.free_disk(), self._parts.min_free_disk))
-
-            count += 1
+            self._look_for_pressure()
             due = loop.time() + _SAMPLE
             await asyncio.sleep(_SAMPLE)
             self._loop_delay = max(self._loop_delay, loop.time() - due)
 
+    def _look_for_pressure(self) -> None:
+        """Finds out why the node should take nothing new now; the most pressing reason is told."""
+        waiting = len(self.shipper)
+        backlog = self._parts.slots + LOG_BACKLOG
+        trouble = self.shipper.trouble or "the control plane does not take them fast enough"
+        reasons = (
+            self._journal_trouble,
+            inventory.pressure(self._parts.free_disk(), self._parts.min_free_disk),
+            self._work.room.trouble,
+            f"logs: {waiting} wait to be stored, at most {backlog} may; {trouble}"
+            if waiting > backlog
+            else "",
+        )
+        self._set_pressure(next(filter(None, reasons), ""))
+
     def _set_pressure(self, reason: str) -> None:
+        # Numbers in it change all the time: only another kind of reason is news.
         if reason.partition(":")[0] != self._pressure.partition(":")[0]:
             self._log.warning("pressure", reason=reason or "none any more")
             self._pressure = reason

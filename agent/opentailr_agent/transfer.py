@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 import grpc.aio
+import structlog
 
 from datatailr.v1 import object_pb2 as pb
 from datatailr.v1.object_pb2_grpc import ObjectServiceStub
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 256 * 1024
 """Bytes per message, the largest that the wire allows."""
 PATIENCE: Final = 5
-"""Repetitions while the server says that its store is full."""
+"""Repetitions of a read that the server refuses for want of some resource; a write waits without end
+for a store that is full, since giving up would lose a result that a task has worked for."""
 _FINAL: Final = frozenset(
     {
         grpc.StatusCode.NOT_FOUND,
@@ -69,6 +71,9 @@ class ObjectTransfer:
         self._stub: ObjectServiceAsyncStub = ObjectServiceStub(channel)  # type: ignore[assignment]
         self._metadata = tuple(metadata)
         self._first_pause = first_pause
+        self._refused: dict[str, str] = {}
+        """Writes that wait for a store that is full, and what it said."""
+        self._log = structlog.get_logger("transfer")
 
     async def missing(self, digests: Iterable[str]) -> set[str]:
         """Which of these the control plane lacks."""
@@ -128,10 +133,15 @@ class ObjectTransfer:
         if digest not in await self.missing([digest]):
             return
 
-        async for attempt in self._attempts(f"write object {digest}"):
-            with attempt:
-                await self._write_once(digest, source, size, attempt)
-                return
+        what = f"write object {digest}"
+
+        try:
+            async for attempt in self._attempts(what, patience=None):
+                with attempt:
+                    await self._write_once(digest, source, size, attempt)
+                    return
+        finally:
+            self._refused.pop(what, None)
 
     async def _write_once(self, digest: str, source: Path, size: int, attempt: _Attempt) -> None:
         call = self._stub.WriteObject(metadata=self._metadata)
@@ -170,7 +180,12 @@ class ObjectTransfer:
                 sender.cancel()
                 await asyncio.gather(sender, return_exceptions=True)
 
-    async def _attempts(self, what: str) -> AsyncIterator[_Attempt]:
+    @property
+    def trouble(self) -> str:
+        """Why results wait now, in words for people; empty while none does."""
+        return next(iter(self._refused.values()), "")
+
+    async def _attempts(self, what: str, *, patience: int | None = PATIENCE) -> AsyncIterator[_Attempt]:
         pauses = Backoff(first=self._first_pause, longest=8.0)
         full = 0
 
@@ -188,7 +203,11 @@ class ObjectTransfer:
             if error.status is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 full += 1
 
-            if error.status in _FINAL or full > PATIENCE:
+                if patience is None and what not in self._refused:
+                    self._log.warning("the store of the control plane is full; waiting", what=what)
+                    self._refused[what] = f"the store of the control plane is full: {error.words}"
+
+            if error.status in _FINAL or (patience is not None and full > patience):
                 raise ObjectError(f"{what}: {error.words or error.status.name}")
 
             if attempt.progressed:

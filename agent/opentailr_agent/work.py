@@ -10,7 +10,7 @@ from typing import cast
 import structlog
 
 from datatailr.v1 import agent_pb2 as pb
-from opentailr_agent.builder.venv import BuildError, VenvBuilder
+from opentailr_agent.builder.venv import BuildError, BuiltEnvironment, VenvBuilder
 from opentailr_agent.bundles import BundleError, remove_tree
 from opentailr_agent.core import effects as do
 from opentailr_agent.core import events as ev
@@ -19,6 +19,7 @@ from opentailr_agent.logs.shipper import LogShipper
 from opentailr_agent.objects import ObjectCache
 from opentailr_agent.ports import AttemptOrder, Outcome, Runtime
 from opentailr_agent.preparation import BadAssignmentError, Preparation, checked_name, recipe_of
+from opentailr_agent.room import ATTEMPT_PATIENCE, BUILD_PATIENCE, Room
 from opentailr_agent.transfer import ObjectError, ObjectTransfer, hash_file
 
 
@@ -48,6 +49,8 @@ class Work:
         self._transfer = transfer
         self._feed = feed
         self._shipper = shipper
+        self.room = Room(lambda: objects.give_back())
+        """What waits for room on the disk, and why."""
         self._orders: dict[str, AttemptOrder] = {}
         self._doomed: set[Path] = set()
         """Folders to be deleted."""
@@ -57,7 +60,11 @@ class Work:
     async def prepare(self, attempt_id: str, spec: object) -> None:
         """Makes everything of an attempt present: Prepared or PrepareFailed."""
         try:
-            order = await self._preparation.prepare(attempt_id, cast("pb.AttemptSpec", spec))
+            order = await self.room.wait_for(
+                f"attempt {attempt_id}",
+                lambda: self._preparation.prepare(attempt_id, cast("pb.AttemptSpec", spec)),
+                patience=ATTEMPT_PATIENCE,
+            )
         except BuildError as error:
             self._feed(ev.PrepareFailed(attempt_id, Cause(CauseKind.BUILD_FAILED, str(error))))
         except (BundleError, ObjectError, BadAssignmentError, OSError) as error:
@@ -74,7 +81,9 @@ class Work:
         order = self._orders.pop(attempt_id)
 
         try:
-            await self._runtime.start(order)
+            await self.room.wait_for(
+                f"attempt {attempt_id}", lambda: self._runtime.start(order), patience=ATTEMPT_PATIENCE
+            )
         except (OSError, RuntimeError) as error:
             self._log.warning("attempt cannot be started", attempt=attempt_id, error=str(error))
             self._feed(ev.StartFailed(attempt_id, str(error)))
@@ -87,7 +96,12 @@ class Work:
         assert path is not None
 
         try:
-            digest, size = await asyncio.to_thread(hash_file, path)
+            # Reading it forces it to the disk, which may find only now that there is no room.
+            digest, size = await self.room.wait_for(
+                f"the result of {attempt_id}",
+                lambda: asyncio.to_thread(hash_file, path),
+                patience=BUILD_PATIENCE,
+            )
             await self._transfer.write(digest, path, size)
             self._objects.adopt(digest, path, size)
         except (ObjectError, OSError) as error:
@@ -125,13 +139,10 @@ class Work:
         try:
             checked_name(effect.build_id, field="build_id")
             checked_name(effect.image_key, field="image_key")
-            folder = self._builder.open_log(effect.build_id, effect.image_key)
-            self._shipper().follow(effect.build_id, folder, frees=False)
-            built = await self._builder.ensure(
-                effect.image_key,
-                recipe_of(order.recipe),
-                code=lambda: self._preparation.code(order.bundle, owner=effect.build_id),
-                build_id=effect.build_id,
+            built = await self.room.wait_for(
+                f"environment {effect.image_key[:12]}",
+                lambda: self._ensure(effect, order),
+                patience=BUILD_PATIENCE,
             )
         except (BuildError, BundleError, ObjectError, BadAssignmentError, OSError) as error:
             cause = Cause(CauseKind.BUILD_FAILED, str(error))
@@ -141,6 +152,16 @@ class Work:
         finally:
             self._preparation.release(effect.build_id)
             self._shipper().finish(effect.build_id)
+
+    async def _ensure(self, effect: do.Build, order: pb.BuildAssignment) -> BuiltEnvironment:
+        folder = self._builder.open_log(effect.build_id, effect.image_key)
+        self._shipper().follow(effect.build_id, folder, frees=False)
+        return await self._builder.ensure(
+            effect.image_key,
+            recipe_of(order.recipe),
+            code=lambda: self._preparation.code(order.bundle, owner=effect.build_id),
+            build_id=effect.build_id,
+        )
 
 
 def _remove_trees(folders: Iterable[Path]) -> None:

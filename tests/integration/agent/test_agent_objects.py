@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-from agent_fakes import FakeServer
+from agent_fakes import FakeServer, until
 
 from opentailr_agent.bundles import BundleError, BundleStore, unpack
 from opentailr_agent.objects import ObjectCache
@@ -101,15 +101,19 @@ async def test_what_is_no_digest_is_refused(cache: ObjectCache, digest: str) -> 
         await cache.get(digest, owner="a")
 
 
-async def test_a_store_that_stays_full_is_told(
+async def test_a_store_that_stays_full_is_waited_for_and_told(
     server: FakeServer, transfer: ObjectTransfer, tmp_path: Path
 ) -> None:
     (tmp_path / "x").write_bytes(b"x")
     digest, size = hash_file(tmp_path / "x")
-    server.objects.full = 100
-
-    with pytest.raises(ObjectError, match="disk full"):
-        await transfer.write(digest, tmp_path / "x", size)
+    server.objects.full = 12
+    writing = asyncio.create_task(transfer.write(digest, tmp_path / "x", size))
+    await until(lambda: transfer.trouble)
+    assert transfer.trouble == "the store of the control plane is full: disk full"
+    server.objects.full = min(server.objects.full, 8)
+    await asyncio.wait_for(writing, 60)
+    assert server.objects.content[digest] == b"x"
+    assert not transfer.trouble
 
 
 async def test_equal_objects_are_fetched_once(server: FakeServer, cache: ObjectCache) -> None:
