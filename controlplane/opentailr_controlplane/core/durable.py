@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 from .definition import Plan
@@ -33,18 +34,24 @@ def durable_view(state: State) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Plan):
-        return (value.definition_id, value.image_key, value.definition, tuple(value.tasks.items()))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = type(value).__name__
-        skipped = EPHEMERAL.get(kind, frozenset())
-        return {
-            field.name: _plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.name not in skipped
-        }
-    if isinstance(value, dict):
+    kind: Any = type(value)
+    if kind is dict:
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, float):
+    if kind is float:
         return round(value, 6)
-    return value
+    if kind is Plan:
+        return (value.definition_id, value.image_key, value.definition, tuple(value.tasks.items()))
+    if kind is set:
+        return frozenset(value)
+    names = _kept(kind)
+    return {name: _plain(getattr(value, name)) for name in names} if names else value
+
+
+@cache
+def _kept(kind: Any) -> tuple[str, ...]:
+    """The stored fields of a record; none for values, which never change and compare by themselves."""
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or parameters.frozen:
+        return ()
+    skipped = EPHEMERAL.get(kind.__name__, frozenset())
+    return tuple(field.name for field in dataclasses.fields(kind) if field.name not in skipped)

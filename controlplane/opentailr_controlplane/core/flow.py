@@ -12,7 +12,7 @@ from .errors import FailedPrecondition
 from .model import Attempt, PriorRun, Run, State, Task, Version
 from .placement import enqueue, release, unqueue
 from .rows import OutcomeRow
-from .timers import arm_lease, arm_wall
+from .timers import arm_backoff, arm_lease, arm_wall
 from .transitions import check, move_attempt, move_run, move_task
 from .values import (
     DONE,
@@ -299,8 +299,9 @@ def _failed(
     if cause.kind in _AT_ONCE or target is AttemptState.LOST:
         ready_task(state, run, task, now)
         return
-    task.not_before = now.wall + (state.settings.infra_backoff << (task.infra_failures - 1))
-    arm_wall(state, task.not_before, "backoff", (run.run_id, task.task_id))
+    pause = state.settings.infra_backoff << (task.infra_failures - 1)
+    task.not_before = now.wall + pause
+    arm_backoff(state, run.run_id, task.task_id, now.mono + pause)
 
 
 def cancel_run(state: State, run: Run, actor: str, now: Instant) -> None:

@@ -120,26 +120,32 @@ def _tick(state: State, event: Tick, now: Instant) -> None:
     if event.late:
         fleet.pardon(state, now)
     while state.mono_timers and state.mono_timers[0][0] <= now.mono:
-        due, kind, agent_id = heapq.heappop(state.mono_timers)
-        if agent_id in state.agents:
+        due, kind, key = heapq.heappop(state.mono_timers)
+        if kind == "backoff":
+            _backoff_over(state, key, now)
+        elif key in state.agents:
             if kind == "drain":
-                drains.drain_due(state, agent_id, now)
+                drains.drain_due(state, key, now)
             else:
-                fleet.lease_due(state, agent_id, due, now)
+                fleet.lease_due(state, key, due, now)
     while state.wall_timers and state.wall_timers[0][0] <= now.wall:
-        _, kind, (run_id, task_id) = heapq.heappop(state.wall_timers)
+        _, kind, (run_id, _) = heapq.heappop(state.wall_timers)
         if kind == "expire":
             if state.expiries.get(run_id, now.wall + 1) <= now.wall:
                 expire_run(state, run_id)
             continue
         run = state.runs.get(run_id)
-        if run is None:
-            continue
-        if kind == "backoff":
-            task = run.tasks[task_id]
-            if task.state is TaskState.BACKOFF and task.not_before <= now.wall:
-                task.not_before = 0
-                ready_task(state, run, task, now, owner="time")
-        elif run.state is RunState.RUNNING:
+        if run is not None and run.state is RunState.RUNNING:
             time_out_run(state, run, now)
     forget_old(state, now)
+
+
+def _backoff_over(state: State, key: str, now: Instant) -> None:
+    run_id, task_id = map(int, key.split("/"))
+    run = state.runs.get(run_id)
+    if run is None:
+        return
+    task = run.tasks[task_id]
+    if task.state is TaskState.BACKOFF:
+        task.not_before = 0
+        ready_task(state, run, task, now, owner="time")

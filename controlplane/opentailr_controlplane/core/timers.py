@@ -12,12 +12,12 @@ from .model import Agent, State
 
 
 def arm_wall(state: State, due: int, kind: str, key: tuple[int, int]) -> None:
-    """Reminds at a wall time: `backoff` (run, task), `fail_after` (run, 0), `expire` (run, 0)."""
+    """Reminds at a wall time: `fail_after` (run, 0), `expire` (run, 0)."""
     heapq.heappush(state.wall_timers, (due, kind, key))
 
 
 def arm_mono(state: State, due: int, kind: str, key: str) -> None:
-    """Reminds at a monotonic time: `lease` (agent)."""
+    """Reminds at a monotonic time: `lease` (agent), `backoff` (run/task)."""
     heapq.heappush(state.mono_timers, (due, kind, key))
 
 
@@ -26,6 +26,11 @@ def arm_lease(state: State, agent: Agent, due: int) -> None:
     if not agent.lease_armed or due < agent.lease_armed:
         agent.lease_armed = due
         arm_mono(state, due, "lease", agent.agent_id)
+
+
+def arm_backoff(state: State, run_id: int, task_id: int, due: int) -> None:
+    """Reminds of a task in BACKOFF at a monotonic time: a clock set back an hour must not cost it one."""
+    arm_mono(state, due, "backoff", f"{run_id}/{task_id}")
 
 
 def next_due(state: State) -> tuple[int | None, int | None]:

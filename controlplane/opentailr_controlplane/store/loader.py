@@ -26,7 +26,7 @@ from ..core.model import (
 )
 from ..core.remembering import decode_reply
 from ..core.settings import CoreSettings
-from ..core.timers import arm_wall
+from ..core.timers import arm_backoff, arm_wall
 from ..core.values import (
     DONE,
     AttemptState,
@@ -361,4 +361,7 @@ def _settle_task(state: State, run: Run, task: Task, now: Instant) -> None:
     elif task.state is TaskState.READY and not run.held:
         placement.enqueue(state, run, task, now)
     elif task.state is TaskState.BACKOFF:
-        arm_wall(state, task.not_before, "backoff", (run.run_id, task.task_id))
+        # Wall time is all that is kept of it; a clock that was set since then must not prolong the pause.
+        longest = state.settings.infra_backoff << state.settings.infra_budget
+        pause = min(max(task.not_before - now.wall, 0), longest)
+        arm_backoff(state, run.run_id, task.task_id, now.mono + pause)

@@ -6,26 +6,20 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from cp_machine import CoreMachine
 from cp_world import START, World, definition, task
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from opentailr_controlplane.core import fleet, rows
+from opentailr_controlplane.core import rows
 from opentailr_controlplane.core.batch import WriteBatch, collect
 from opentailr_controlplane.core.commands import CancelRun, SaveVersion, StartVersion
 from opentailr_controlplane.core.definition import check_definition
-from opentailr_controlplane.core.durable import durable_view
-from opentailr_controlplane.core.invariants import validate
 from opentailr_controlplane.core.machine import finish, step
 from opentailr_controlplane.core.settings import CoreSettings
 from opentailr_controlplane.core.values import SECOND, AttemptState, Payload, TaskDefinition
-from opentailr_controlplane.store import loader, migrate, schema
+from opentailr_controlplane.store import migrate, schema
 from opentailr_controlplane.store.errors import NewerSchema, StoreUnavailable
 from opentailr_controlplane.store.sqlite import SqliteStore
-from opentailr_controlplane.store.writer import write
 
 
 @pytest.mark.parametrize(
@@ -46,59 +40,6 @@ from opentailr_controlplane.store.writer import write
 )
 def test_rows_are_the_columns_of_their_table(table: object, row: type) -> None:
     assert [column.name for column in table.columns] == list(row._fields)  # type: ignore[attr-defined]
-
-
-class _Persistent(CoreMachine):
-    """Every commit is written, read again and compared."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        engine = create_engine("sqlite://", creator=lambda: self.connection, poolclass=NullPool)
-        # The dialect only makes the tables; the connection stays ours.
-        for table in schema.metadata.sorted_tables:
-            self.connection.execute(str(_ddl(table, engine)))
-        self.world.state.dirty.counters = True
-        commit = self.world._commit
-
-        def commit_and_compare() -> None:
-            commit()
-            for batch in self.world.batches:
-                write(self.connection, batch)
-            self.world.batches.clear()
-            loaded = loader.load(self.connection, self.world.state.settings, self.world.now)
-            assert loaded is not None
-            fleet.recover(loaded, self.world.now)
-            validate(loaded)
-            before, after = durable_view(self.world.state), durable_view(loaded)
-            for part, value in before.items():
-                assert after[part] == value, f"{part} differs after a restart"
-
-        self.world._commit = commit_and_compare  # type: ignore[method-assign]
-
-    def teardown(self) -> None:
-        self.connection.close()
-
-
-def _ddl(table: object, engine: object) -> object:
-    from sqlalchemy.schema import CreateTable
-
-    return CreateTable(table).compile(engine)  # type: ignore[arg-type]
-
-
-def test_after_every_step_of_random_histories_a_restart_equals_memory() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        _Persistent,
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=30,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            phases=(Phase.generate,),
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
 
 
 async def test_a_database_is_made_once_and_reopened(tmp_path: Path) -> None:
