@@ -31,6 +31,9 @@ _LAST_LOOK = 0.01
 _BACKLOG = 4096
 _PAGE = 2000
 
+_STOP_TOLD = -1
+"""Stands for the state of a run whose log has the line about its stop."""
+
 _TOLD = frozenset(
     {
         PeopleState.RUNNING,
@@ -81,7 +84,7 @@ class RunLogWriter:
         """Takes note of the runs that are active and begins."""
         subscription = Subscription(self._engine.subscribe(maxsize=_BACKLOG))
         for run in await self._reads.active_runs():
-            self._told_runs[run.run_id] = run.people_state
+            self._told_runs[run.run_id] = _STOP_TOLD if run.cancel_requested else run.people_state
             self._rows[run.run_id] = run
             self._known[run.run_id] = {
                 task.task_id: (task.people_state, _failed_tries(task))
@@ -161,6 +164,11 @@ class RunLogWriter:
                 f"{_stamp(run.submit_time)} run {run_id} of {run.job_name} version {run.version} "
                 f"({run.tasks_total} tasks) started by {run.started_by}, runs as {run.run_as}"
             )
+        if run.cancel_requested and before != _STOP_TOLD:
+            who = f": {run.cause_message}" if run.cause_kind == CauseKind.STOPPED else ""
+            ends = [task.end_time for task in tasks if task.end_time]
+            at = min([int(self._clock() * 1e6), *ends])
+            lines.append(f"{_stamp(at)} the run was asked to stop{who}")
         lines.extend(await self._task_lines(run, tasks, known))
         if terminal:
             lines.append(
@@ -171,10 +179,7 @@ class RunLogWriter:
             self._told_runs.pop(run_id, None)
             self._rows.pop(run_id, None)
         else:
-            if run.cancel_requested and before is not None and before >= 0:
-                who = f": {run.cause_message}" if run.cause_kind == CauseKind.STOPPED else ""
-                lines.append(f"{_stamp(int(self._clock() * 1e6))} the run was asked to stop{who}")
-            self._told_runs[run_id] = -1 if run.cancel_requested else run.people_state
+            self._told_runs[run_id] = _STOP_TOLD if run.cancel_requested else run.people_state
             self._rows[run_id] = run
         if lines:
             await self._write(run, lines, end=terminal, stamped=True)
@@ -194,10 +199,10 @@ class RunLogWriter:
         if not news:
             return []
         graph = await self._reads.graph(run.definition_id)
-        # What has no time of its own happened by the end of the run, and stands before it.
-        present = int(self._clock() * 1e6)
-        if run.end_time:
-            present = min(present, run.end_time)
+        # What has no time of its own followed from what has, and so stands before the end of the run.
+        present = (
+            max((task.end_time for task in tasks), default=0) or run.end_time or int(self._clock() * 1e6)
+        )
         lines: list[tuple[int, str]] = []
         for task, retried, moved in news:
             definition = graph.get(task.task_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from datatailr.cli.output import duration_text, print_aligned, print_table, time_text
@@ -18,16 +19,6 @@ LATEST: Final = "latest"
 
 _SHOWN: Final = 10
 """Most tasks of each sort that are shown; the JSON form has all."""
-
-_FAILED: Final = frozenset(
-    {common_pb2.STATE_FAILED, common_pb2.STATE_FAILED_AFTER, common_pb2.STATE_OUT_OF_MEMORY}
-)
-_ENDED: Final = _FAILED | {
-    common_pb2.STATE_COMPLETED,
-    common_pb2.STATE_STOPPED,
-    common_pb2.STATE_EXPIRED,
-    common_pb2.STATE_DID_NOT_RUN,
-}
 
 
 def run_of(connection: Connection, name: str, environment: str, which: str) -> run_pb2.Run | None:
@@ -84,15 +75,16 @@ def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool) -> None
     waiting = [task for task in tasks if task.waiting_for]
     # Those that only the platform keeps from running come first: they hold up the others.
     _print_waiting(sorted(waiting, key=lambda task: not done.issuperset(task.dependencies)))
-    told = [task for task in tasks if _has_story(task)]
+    # What failed comes before what only followed from it.
+    told = sorted(filter(_has_story, tasks), key=lambda task: task.state == common_pb2.STATE_DID_NOT_RUN)
 
     if told:
         _print_tries(connection, run, told, utc=utc)
 
 
 def _has_story(task: run_pb2.RunTask) -> bool:
-    """Whether a task failed, was stopped, or was failed by the platform."""
-    return task.state in _FAILED or task.state == common_pb2.STATE_STOPPED or task.tried_to_start_time > 1
+    """Whether a task ended for a reason that is told, or was failed by the platform."""
+    return bool(task.cause.kind) or task.tried_to_start_time > 1
 
 
 def _print_waiting(tasks: list[run_pb2.RunTask]) -> None:
@@ -111,18 +103,18 @@ def _print_tries(
     connection: Connection, run: run_pb2.Run, tasks: list[run_pb2.RunTask], *, utc: bool
 ) -> None:
     shown = {task.task_id: task for task in tasks[:_SHOWN]}
-    rows = []
-    attempts = _attempts(connection, run.run_id, list(shown))
+    rows: list[tuple[str, ...]] = []
+    attempts: dict[int, list[run_pb2.Attempt]] = {task_id: [] for task_id in shown}
 
-    for attempt in attempts:
-        state = outcome_word(attempt.outcome)
-        rows.append(_try_row(shown[attempt.task_id].name, attempt, state, _why(attempt.cause), utc=utc))
+    for attempt in _attempts(connection, run.run_id, list(shown)):
+        attempts[attempt.task_id].append(attempt)
 
-        if attempt.HasField("late"):
-            late = attempt.late
-            why = f"its node said so too late, {time_text(late.heard_time, utc=utc)}"
-            cause = f"; {_why(late.cause)}" if late.cause.kind else ""
-            rows.append(("", "", "", "", "", f"({outcome_word(late.outcome)}: {why}{cause})"))
+    for task in shown.values():
+        if not attempts[task.task_id]:
+            rows.append((task.name, "-", "-", state_word(task.state), "-", _why(task.cause)))
+
+        for attempt in attempts[task.task_id]:
+            rows.extend(_try_rows(task.name, attempt, utc=utc))
 
     if rows:
         print()
@@ -132,18 +124,23 @@ def _print_tries(
             state="STATE",
         )
 
-    _print_more(len(tasks), "tasks that failed or were tried again")
+    _print_more(len(tasks), "tasks that did not go well")
 
     for task in shown.values():
-        if task.HasField("last_failure") and task.state not in _ENDED:
+        if task.HasField("last_failure"):
             print(f"{task.name}: {retry_text(task)}")
 
 
-def _try_row(
-    name: str, attempt: run_pb2.Attempt, state: str, why: str, *, utc: bool
-) -> tuple[str, str, str, str, str, str]:
-    ended = time_text(attempt.end_time, utc=utc)
-    return name, str(attempt.fence), attempt.node or "-", state, ended, why or "-"
+def _try_rows(name: str, attempt: run_pb2.Attempt, *, utc: bool) -> Iterator[tuple[str, ...]]:
+    """One try, and below it what its node told when it was too late."""
+    state, ended = outcome_word(attempt.outcome), time_text(attempt.end_time, utc=utc)
+    yield name, str(attempt.fence), attempt.node or "-", state, ended, _why(attempt.cause) or "-"
+
+    if attempt.HasField("late"):
+        late = attempt.late
+        why = f"its node said so too late, {time_text(late.heard_time, utc=utc)}"
+        cause = f"; {_why(late.cause)}" if late.cause.kind else ""
+        yield "", "", "", "", "", f"({outcome_word(late.outcome)}: {why}{cause})"
 
 
 def _why(cause: common_pb2.Cause) -> str:

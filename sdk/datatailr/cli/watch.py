@@ -199,7 +199,7 @@ class _PlainView:
             took = _task_time(task)
             end = f" after {took}" if task.end_time and took else ""
             reused = " (result of an earlier run)" if task.reused else ""
-            why = _label(task.cause) if task.state in _FAILED else ""
+            why = _label(task.cause)
             self._line(f"task {task.name} ({task.task_id}): {state_word(task.state)}{end}{reused}{why}")
 
         for key, text in watched.retries.items():
@@ -331,8 +331,7 @@ def _note(watched: WatchedRun, task: run_pb2.RunTask) -> str:
         return watched.waits_for(task)
 
     attempt = f", attempt {task.tried_to_start_time}" if task.tried_to_start_time > 1 else ""
-    label = _label(task.cause) if task.state in _FAILED else ""
-    return f"{task.node}{attempt}{label}"
+    return f"{task.node}{attempt}{_label(task.cause)}".strip()
 
 
 def _choose(watched: WatchedRun, room: int) -> tuple[list[run_pb2.RunTask], int]:

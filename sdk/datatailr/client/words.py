@@ -96,6 +96,9 @@ def cause_label(cause: common_pb2.Cause) -> str:
     if cause.kind == common_pb2.CAUSE_KIND_BUILD_FAILED and cause.build_id:
         return f"{word}, {cause.build_id}"
 
+    if cause.kind == common_pb2.CAUSE_KIND_UPSTREAM and cause.task:
+        return f"{word} {cause.task}"
+
     return word
 
 
