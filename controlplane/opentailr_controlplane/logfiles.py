@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .core.errors import InvalidArgument, ResourceExhausted
 from .files import sync_directory
+
+_LOG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
 
 _TAIL_BLOCK = 1 << 20
 """Bytes read at once when lines are counted from the end."""
@@ -30,6 +34,8 @@ class Log:
     size: int
     durable: int
     ended: bool
+    floor: int = 0
+    """What the file had when it was found: an earlier process may have called it durable."""
     limited: bool = False
     file: int = -1
     dirty: bool = False
@@ -92,22 +98,45 @@ def _append(path: str, file: int, start: int, data: bytes, end: bool) -> int:
     return opened
 
 
-def sync_all(logs: list[Log]) -> None:
-    directories = set()
-    for log in logs:
-        file = log.file
-        opened = -1
+def sync_all(logs: list[Log]) -> dict[int, OSError]:
+    """Forces logs to the disk; answers with the errors, by the place of the log in the list."""
+    failed: dict[int, OSError] = {}
+    directories: dict[str, list[int]] = {}
+    for place, log in enumerate(logs):
         try:
-            if file < 0:
-                file = opened = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(file)
-        finally:
-            if opened >= 0:
-                os.close(opened)
+            _sync(log)
+        except OSError as error:
+            failed[place] = error
         if log.durable == 0:
-            directories.add(os.path.dirname(log.path))
-    for directory in directories:
-        sync_directory(Path(directory))
+            directories.setdefault(os.path.dirname(log.path), []).append(place)
+    for directory, places in directories.items():
+        try:
+            sync_directory(Path(directory))
+        except OSError as error:  # noqa: PERF203 - each directory for itself
+            failed.update(dict.fromkeys(places, error))
+    return failed
+
+
+def _sync(log: Log) -> None:
+    file = log.file
+    opened = -1
+    try:
+        if file < 0:
+            file = opened = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(file)
+    finally:
+        if opened >= 0:
+            os.close(opened)
+
+
+def roll_back(path: str, size: int) -> None:
+    """Cuts a log back to what is certain to be on disk, and lets it be written again."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fchmod(file, 0o600)
+    finally:
+        os.close(file)
+    os.truncate(path, size)
 
 
 def read_range(path: str, offset: int, length: int) -> bytes:
@@ -138,3 +167,23 @@ def find_tail(path: str, size: int, lines: int) -> int:
         return 0
     finally:
         os.close(file)
+
+
+def disk_full(log_id: str) -> ResourceExhausted:
+    """Why a log does not grow now."""
+    return ResourceExhausted(
+        "disk_full",
+        f"the disk of the log store has no room for log {log_id}",
+        hint="free space on the control plane's disk; agents keep their output until then",
+    )
+
+
+def check_id(log_id: str) -> None:
+    """Raises InvalidArgument for what is no log id: it is also the name of a file."""
+    if not _LOG_ID.fullmatch(log_id):
+        raise InvalidArgument(
+            "bad_log_id",
+            f"log_id is {log_id[:80]!r}",
+            field="log_id",
+            hint="give the id of an attempt",
+        )

@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import itertools
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +24,28 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from .core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from .core.errors import FailedPrecondition
 from .files import FULL_DISK, fan_out
-from .logfiles import Extent, Log, Write, append_all, find_tail, inspect, read_range, sync_all
+from .logfiles import (
+    Extent,
+    Log,
+    Write,
+    append_all,
+    check_id,
+    disk_full,
+    find_tail,
+    inspect,
+    read_range,
+    roll_back,
+    sync_all,
+)
 from .sweeping import remove_files, stale_logs
 
 DEFAULT_MAX_BYTES = 1 << 30
 """Most bytes of one stream of one log."""
+
+DEFAULT_MIN_FREE_BYTES = 128 << 20
+"""Free bytes of the disk below which no log grows: what is left is for the database."""
 
 CHUNK = 256 * 1024
 """Most bytes of one read; the limit of the wire."""
@@ -49,8 +63,6 @@ _MOST_OPEN = 512
 
 _KEEP_KNOWN = 4096
 """Logs whose length is kept in memory; those with readers or unsynced bytes come on top."""
-
-_LOG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -94,12 +106,21 @@ class FileLogStore:
     Args:
         root: The directory; made if it is missing. One store owns it alone.
         max_bytes: Bound of one stream of one log.
+        min_free_bytes: Appends are refused when they would leave less than this free on the disk, so
+            that outcomes of tasks can still be stored when output has filled it.
     """
 
-    def __init__(self, root: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        min_free_bytes: int = DEFAULT_MIN_FREE_BYTES,
+    ) -> None:
         self._root = root
         self._prefix = f"{root}/"
         self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="logs")
         self._logs: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
         self._open: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
@@ -147,7 +168,7 @@ class FileLogStore:
             InvalidArgument: A log id is none; nothing of any chunk was taken.
         """
         for chunk in chunks:
-            _check_id(chunk.log_id)
+            check_id(chunk.log_id)
         if len(self._open) > _MOST_OPEN:
             await self.sync()
         done: list[Appended] = []
@@ -334,6 +355,11 @@ class FileLogStore:
         """
         if not writes:
             return {}
+        # One look at the disk in the loop: far cheaper than the way to a thread and back.
+        disk = os.statvfs(self._root)
+        size = sum(len(write.data) for write in writes.values())
+        if size and size > disk.f_bavail * disk.f_frsize - self._min_free_bytes:
+            raise disk_full(next(iter(writes))[0])
         # Opening belongs to it: most logs are one short chunk.
         results = await self._run(append_all, list(writes.values()))
         answers: dict[tuple[str, Stream], Appended] = {}
@@ -356,11 +382,7 @@ class FileLogStore:
             return answers
         log_id, error = failed
         if error.errno in FULL_DISK:
-            raise ResourceExhausted(
-                "disk_full",
-                f"the disk of the log store has no room for log {log_id}",
-                hint="free space on the control plane's disk; agents keep their output until then",
-            )
+            raise disk_full(log_id)
         raise error
 
     def _log(self, log_id: str, stream: Stream) -> Log:
@@ -371,7 +393,7 @@ class FileLogStore:
             path = self._path(log_id, stream)
             # One stat in the loop: far cheaper than the way to a thread and back.
             found = inspect(path)
-            log = Log(path, size=found.size, durable=0, ended=found.ended)
+            log = Log(path, size=found.size, durable=0, ended=found.ended, floor=found.size)
             log.limited = log.ended and log.size > self._max_bytes
             self._logs[key] = log
             self._forget_idle()
@@ -380,9 +402,8 @@ class FileLogStore:
         return log
 
     def _path(self, log_id: str, stream: Stream) -> str:
-        _check_id(log_id)
-        shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
-        return f"{self._prefix}{shard}/{log_id}.{stream.value}"
+        check_id(log_id)
+        return self._prefix + log_path(log_id, stream)
 
     def _forget_idle(self) -> None:
         if len(self._logs) <= _KEEP_KNOWN:
@@ -415,15 +436,11 @@ class FileLogStore:
             done, self._sync_next = self._sync_next, None
             dirty, self._dirty = self._dirty, {}
             reached = {key: (log, log.size, log.ended) for key, log in dirty.items()}
-            try:
-                await self._run(sync_all, [log for log, _, _ in reached.values()])
-            except OSError as error:
-                # The bytes stay unacknowledged, so their senders keep them.
-                self._dirty = {**dirty, **self._dirty}
-                done.set_exception(error)
-                done.exception()
-                continue
-            for key, (log, size, _) in reached.items():
+            failed = await self._run(sync_all, [log for log, _, _ in reached.values()])
+            for place, (key, (log, size, _)) in enumerate(reached.items()):
+                if place in failed:
+                    await self._roll_back(key, log)
+                    continue
                 log.durable = max(log.durable, size)
                 if key in self._dirty:
                     continue
@@ -432,11 +449,41 @@ class FileLogStore:
                     os.close(log.file)
                     log.file = -1
                     self._open.pop(key, None)
-            done.set_result(None)
+            if failed:
+                place, error = next(iter(failed.items()))
+                full = error.errno in FULL_DISK
+                done.set_exception(disk_full(list(reached)[place][0]) if full else error)
+                done.exception()
+            else:
+                done.set_result(None)
         self._sync_task = None
+
+    async def _roll_back(self, key: tuple[str, Stream], log: Log) -> None:
+        """Takes back what could not be synced: the system keeps no promise about it any more, not even
+        when the next sync succeeds. Its senders still have it, since it was not acknowledged."""
+        async with log.lock:
+            certain = max(log.durable, min(log.floor, log.size))
+            try:
+                await self._run(roll_back, log.path, certain)
+            except FileNotFoundError:
+                # Removed meanwhile: there is nothing to take back.
+                self._dirty.pop(key, None)
+                return
+            except OSError:
+                # The disk does not even take bytes back; the next sync tries again.
+                self._mark_dirty(key, log)
+                return
+            log.size, log.ended, log.limited, log.dirty = certain, False, False, False
+            self._dirty.pop(key, None)
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+
+def log_path(log_id: str, stream: Stream) -> str:
+    """Where a log lies below the directory of all logs."""
+    shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
+    return f"{shard}/{log_id}.{stream.value}"
 
 
 def log_expired(log_id: str) -> FailedPrecondition:
@@ -447,16 +494,6 @@ def log_expired(log_id: str) -> FailedPrecondition:
         field="target",
         hint="logs are kept for a time by environment; see --retain-logs of the control plane",
     )
-
-
-def _check_id(log_id: str) -> None:
-    if not _LOG_ID.fullmatch(log_id):
-        raise InvalidArgument(
-            "bad_log_id",
-            f"log_id is {log_id[:80]!r}",
-            field="log_id",
-            hint="give the id of an attempt",
-        )
 
 
 def _lock_order(key: tuple[str, Stream]) -> tuple[str, str]:

@@ -89,6 +89,8 @@ class FileObjectStore:
         self._leases = threading.Lock()
         self._numbers = itertools.count(1)
         self._used = 0
+        self._promised = 0
+        """Bytes that uploads under way have announced and not sent yet: their room is taken."""
         self._prepare(clock())
 
     @property
@@ -240,14 +242,22 @@ class FileObjectStore:
 
     async def _make_room(self, size: int) -> None:
         free = (await self._run(shutil.disk_usage, self._root)).free
-        if self._max_bytes and self._used + size > self._max_bytes:
+        if self._max_bytes and size > self._max_bytes:
+            # Waiting would not help: this is no full store, it is too large for an empty one.
+            raise InvalidArgument(
+                "object_too_large",
+                f"the object has {size} bytes, more than the {self._max_bytes} of the whole object store",
+                field="size",
+                hint="return less, or raise --max-object-bytes of the control plane",
+            )
+        if self._max_bytes and self._used + self._promised + size > self._max_bytes:
             raise ResourceExhausted(
                 "object_quota",
                 f"the object store holds {self._used} of {self._max_bytes} bytes; {size} more do not fit",
                 field="size",
                 hint="let old results expire (expire_after) or raise the limit of the control plane",
             )
-        if size > free - self._min_free_bytes:
+        if size > free - self._promised - self._min_free_bytes:
             raise _disk_full(size)
 
     def _install(self, source: Path, digest: str) -> None:
@@ -294,6 +304,7 @@ class ObjectWriter:
         self._spoiled = False
         self._path: Path | None = None
         self._file = -1
+        self._promise = 0
 
     async def __aenter__(self) -> ObjectWriter:
         store = self._store
@@ -318,9 +329,14 @@ class ObjectWriter:
         try:
             await store._run(self._open)
             await store._make_room(self.size - self.offset)
-        except BaseException:
+        except BaseException as error:
+            # What a cut upload left goes too: parts that wait for room would take it from each other.
             await self._leave(keep=False)
+            if isinstance(error, OSError) and error.errno in FULL_DISK:
+                raise _disk_full(self.size) from None
             raise
+        self._promise = self.size - self.offset
+        store._promised += self._promise
         return self
 
     async def __aexit__(
@@ -354,6 +370,8 @@ class ObjectWriter:
                     self._store._run(self._hasher.update, block),
                 )
                 self.offset += len(block)
+                self._promise -= len(block)
+                self._store._promised -= len(block)
                 if self.offset - self.durable >= _SYNC_EVERY:
                     await self.sync()
         except OSError as error:
@@ -428,6 +446,8 @@ class ObjectWriter:
 
     async def _leave(self, *, keep: bool) -> None:
         file, self._file = self._file, -1
+        self._store._promised -= self._promise
+        self._promise = 0
 
         def finish() -> None:
             if file >= 0:
