@@ -160,8 +160,13 @@ class Faults:
             node.proxy.heal()
 
     # -- by chance -------------------------------------------------------------------------------
-    def one(self, *, long: bool = False) -> None:
-        """One fault by chance; a long one lasts longer than a lease, if its kind can last."""
+    def one(self, *, long: bool = False, restarts: float = 0.4) -> None:
+        """One fault by chance.
+
+        Args:
+            long: It lasts longer than a lease.
+            restarts: Chance that it ends a server, where it is not a long one.
+        """
         draw = self._random
         node = draw.choice(self.world.nodes)
         span = self.world.leases.deadly if long else draw.uniform(0.1, self.world.leases.harmless)
@@ -171,12 +176,14 @@ class Faults:
             lambda: self.refuse(node, span),
             lambda: self.hold(node, span, *draw.choice(((UP,), (DOWN,), ()))),
         ]
-        if not long:
-            kinds += [
-                lambda: self.kill(server, down=draw.uniform(0, 1)),
+        if not long and draw.random() < restarts:
+            kinds = [
                 lambda: self.kill(self.world.controlplane, down=draw.uniform(0, 1)),
                 lambda: self.kill(node.server, down=draw.uniform(0, 1)),
                 lambda: self.terminate(server),
+            ]
+        elif not long:
+            kinds += [
                 lambda: self.kill_keeper(node),
                 lambda: self.pause_keeper(node, span),
                 lambda: self.kill_stage(node),
@@ -188,13 +195,13 @@ class Faults:
             ]
         draw.choice(kinds)()
 
-    def together(self, *, count: int) -> None:
+    def together(self, *, count: int, restarts: float = 0.4) -> None:
         """Several faults at the same time, each in a thread; what one meets of another is part of it."""
         problems: list[BaseException] = []
 
         def run() -> None:
             try:
-                self.one()
+                self.one(restarts=restarts)
             except AssertionError as problem:
                 problems.append(problem)
 
@@ -206,17 +213,31 @@ class Faults:
         if problems:
             raise problems[0]
 
-    def storm(self, seconds: float, *, pause: tuple[float, float] = (0.5, 3.0), long: float = 0.0) -> None:
-        """Faults at random pauses until the time is over or `stop`; `long` is the share of long ones."""
+    def storm(
+        self,
+        seconds: float,
+        *,
+        pause: tuple[float, float] = (0.5, 3.0),
+        long: float = 0.0,
+        restarts: float = 0.4,
+    ) -> None:
+        """Faults one after another until the time is over or `stop`.
+
+        Args:
+            seconds: How long.
+            pause: Least and most seconds between two.
+            long: Share of faults longer than a lease.
+            restarts: Share of the others that end a server.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._stop.is_set():
             chance = self._random.random()
             if chance < long:
                 self.one(long=True)
             elif chance < long + 0.25:
-                self.together(count=self._random.randint(2, 3))
+                self.together(count=self._random.randint(2, 3), restarts=restarts)
             else:
-                self.one()
+                self.one(restarts=restarts)
             self._stop.wait(self._random.uniform(*pause))
 
     def stop(self) -> None:

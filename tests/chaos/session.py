@@ -9,7 +9,7 @@ from collections.abc import Callable
 from .driver import Driver
 from .faults import Faults
 from .oracle import Oracle
-from .workload import Generator, Plan
+from .workload import Generator
 from .world import World
 
 
@@ -31,31 +31,56 @@ class Session:
         """Runs a fault in a thread of its own; `join` raises what it raised."""
         return _Beside(fault)
 
-    def work(self, generator: Generator, *, until: Callable[[], bool], runs: int = 3) -> None:
-        """Keeps some runs going until the condition holds."""
+    def work(
+        self,
+        generator: Generator,
+        *,
+        until: Callable[[], bool],
+        runs: int = 3,
+        rest: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Keeps some runs going until the condition holds; rests some seconds after each that it starts."""
+        next_at = 0.0
         while not until():
-            if len(self.driver.active) < runs:
+            if len(self.driver.active) < runs and time.monotonic() >= next_at:
                 self.driver.submit(generator.next())
+                next_at = time.monotonic() + rest()
             self.driver.poll()
-            time.sleep(0.2)
+            time.sleep(0.3)
 
-    def run(self, plan: Plan) -> None:
-        """Submits one plan."""
-        self.driver.submit(plan)
+    def storm(self, generator: Generator, seconds: float, *, long: float = 0.0) -> None:
+        """Work and faults beside it for some seconds."""
+        storm = self.beside(lambda: self.faults.storm(seconds, long=long))
+        try:
+            self.work(generator, until=lambda: storm.done)
+        finally:
+            self.faults.stop()
+            storm.join()
 
-    def finish(self, *, seconds: float = 120.0) -> list[str]:
-        """Waits for the end of all runs and judges them, the processes and the whole platform's end."""
+    def settle(self, *, seconds: float = 120.0) -> list[str]:
+        """Heals everything, waits for the end of all runs and judges them; what was wrong."""
         self.world.heal()
         self.driver.wait_all(seconds=seconds)
         found = [*self.driver.troubles, *self.oracle.judge(self.driver.records)]
-        for record in self.driver.records:
-            same = self.driver.runs_of(record.job_name)
-            wanted = [other.run_id for other in self.driver.records if other.job_name == record.job_name]
+        for name in sorted({record.job_name for record in self.driver.records}):
+            same = self.driver.runs_of(name)
+            wanted = [record.run_id for record in self.driver.records if record.job_name == name]
             if sorted(same) != sorted(wanted):
-                found.append(f"{record.job_name} has the runs {same}, {wanted} were started")
-        found += self.world.leftovers()
-        found += self.crashes()
-        return found + self.world.shut_down()
+                found.append(f"{name} has the runs {same}, {wanted} were started")
+        return found + self.world.leftovers() + self.crashes()
+
+    def forget(self) -> None:
+        """Drops what was judged, so that a long session stays small."""
+        self.world.ledger.forget({record.run_id for record in self.driver.records})
+        self.driver.records.clear()
+        self.driver.troubles.clear()
+        self.faults.log.clear()
+        for server in self.world.servers:
+            server.exits.clear()
+
+    def finish(self, *, seconds: float = 120.0) -> list[str]:
+        """`settle`, and the whole platform's end judged too."""
+        return self.settle(seconds=seconds) + self.world.shut_down()
 
     def crashes(self) -> list[str]:
         """Servers that ended by themselves."""

@@ -292,6 +292,12 @@ class Deployer:
             ok, text = json.loads(answer)
             return bool(ok), str(text)
 
+    @property
+    def pid(self) -> int:
+        """Of the process, 0 when there is none."""
+        process = self._process
+        return process.pid if process is not None else 0
+
     def close(self) -> None:
         """Ends the process."""
         with self._lock:
