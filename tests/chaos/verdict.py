@@ -18,7 +18,7 @@ MORE_RESIDENT: Final = {
     "agent": 16 * 1024,
     "client": 16 * 1024,
 }
-"""Kilobytes that a process may have more at the end than after the warm-up: caches with a bound of their own."""
+"""Kilobytes that a process may have more at the end than after the warm-up: bounded caches."""
 GROWTH: Final = {"controlplane": 16 * 1024, "keeper": 6 * 1024, "agent": 8 * 1024, "client": 8 * 1024}
 """Kilobytes an hour that the longest-lived process may grow by."""
 MORE_DESCRIPTORS: Final = 8
