@@ -230,7 +230,7 @@ def end_attempt(
     agent = state.agents[attempt.agent_id]
     move_attempt(state, attempt, target, owner)
     attempt.end_time = min(max(ended_at or now.wall, attempt.start_time, attempt.assigned_time), now.wall)
-    if target in (AttemptState.CANCELLED, AttemptState.WITHDRAWN) and run.cause is not None:
+    if target in (AttemptState.CANCELLED, AttemptState.WITHDRAWN) and run.state not in _ACCEPTING:
         # The node knows that it was to end it, the run knows why.
         cause = run.cause
     elif cause is not None:

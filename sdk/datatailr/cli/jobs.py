@@ -203,7 +203,7 @@ def get_job(
 
     if run:
         print()
-        story.describe_run(connection, run, utc=utc)
+        story.describe_run(connection, run, utc=utc, whole=run_id is not None)
 
 
 @app.command("start")

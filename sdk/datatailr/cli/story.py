@@ -14,6 +14,9 @@ from datatailr.v1 import common_pb2, run_pb2
 if TYPE_CHECKING:
     from datatailr.client.connection import Connection
 
+_LOOKED_AT: Final = 1_000
+"""Most tasks of a run that completed which are looked at without being asked for."""
+
 LATEST: Final = "latest"
 """Stands for the newest run where a number is expected."""
 
@@ -48,8 +51,15 @@ def run_story(connection: Connection, run: run_pb2.Run) -> dict[str, Any]:
     )
 
 
-def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool) -> None:
-    """Print how a run stands. Its tasks are asked for only where there is something to say of them."""
+def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool, whole: bool = False) -> None:
+    """Print how a run stands, with the tasks of which there is something to say.
+
+    Args:
+        connection: The server.
+        run: The run.
+        utc: Show times in UTC.
+        whole: Look at the tasks of a large run too that completed; few of them were tried again.
+    """
     counts = run.counts
     begin = run.start_time or run.submit_time
     took = f" after {duration_text(run.end_time - begin)}" if begin and run.end_time else ""
@@ -67,7 +77,9 @@ def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool) -> None
     rows.extend(("Waits", reason) for reason in run.waiting_for)
     print_aligned(rows)
 
-    if run.state in (common_pb2.STATE_COMPLETED, common_pb2.STATE_EXPIRED) or not counts.total:
+    well = run.state in (common_pb2.STATE_COMPLETED, common_pb2.STATE_EXPIRED)
+
+    if well and counts.total > _LOOKED_AT and not whole:
         return
 
     tasks = list(queries.run_tasks(connection, run.run_id))
