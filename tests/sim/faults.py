@@ -50,6 +50,10 @@ class Plan:
     """Mean seconds between two faults."""
     phase: float
     """Seconds in which faults happen."""
+    severity: int
+    """Exponent of the length of faults: 3 makes nearly all of them short, 1 many as long as they may be."""
+    window: int
+    """Bytes that may be under way in one direction of a stream before its writer has to wait."""
     start_fails: float
     fragile_starts: bool
     """Programs may be killed again while they start."""
@@ -69,6 +73,8 @@ def draw_plan(chance: random.Random) -> Plan:
         kinds=kinds,
         pace=chance.choice((1.5, 4.0, 10.0)),
         phase=chance.uniform(15.0, 60.0) if kinds else 5.0,
+        severity=chance.choice((1, 3)),
+        window=chance.choice((600, 4_000, 256_000)),
         start_fails=chance.choice((0.0, 0.0, 0.05)),
         fragile_starts=chance.random() < 0.2,
     )
@@ -133,8 +139,8 @@ class Faults:
         return self._chance.choice(self._world.nodes)
 
     def _later(self, longest: float, what: Callable[[], None]) -> None:
-        """After a while, mostly a short one."""
-        delay = longest * self._chance.random() ** 3
+        """After a while."""
+        delay = longest * self._chance.random() ** self._world.plan.severity
         self._world.loop.world_call(delay, self._unless_over, what)
 
     def _unless_over(self, what: Callable[[], None]) -> None:

@@ -113,6 +113,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._number = 0
         self._world = contextvars.copy_context()
         self._world.run(_process.set, None)
+        self._unwinding = False
         self.world_tasks: list[asyncio.Task[Any]] = []
         self.processes: list[Process] = []
 
@@ -199,7 +200,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def kill(self, process: Process) -> None:
         """The process is gone, from one callback to the next."""
-        process.alive = False
+        process.alive = self._unwinding
 
     def resume(self, process: Process) -> None:
         """The process goes on with what waits."""
@@ -209,6 +210,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def unwind(self) -> None:
         """The end of the world: every task is cancelled and runs to its end, those of killed processes too."""
+        self._unwinding = True
         self._timers = [entry for entry in self._timers if entry[2].process is not None]
         heapq.heapify(self._timers)
         for process in self.processes:

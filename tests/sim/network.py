@@ -83,8 +83,6 @@ class Link:
 class Pipe:
     """One direction of one stream."""
 
-    WINDOW = 256 * 1024
-
     def __init__(self, link: Link, direction: int) -> None:
         self._link = link
         self._loop = link.network.loop
@@ -100,7 +98,7 @@ class Pipe:
 
     async def send(self, data: bytes) -> None:
         """Waits for room, then lets the message travel."""
-        while self._weight >= self.WINDOW and not self.broken:
+        while self._weight >= self._link.network.window and not self.broken:
             future = self._loop.create_future()
             self._writers.append(future)
             await future
@@ -360,10 +358,15 @@ class Context:
 
 
 class Network:
-    """All links, and the server behind them."""
+    """All links, and the server behind them.
 
-    def __init__(self, loop: SimLoop, observer: Observer) -> None:
+    Args:
+        window: Bytes that may be under way in one direction of a stream before its writer has to wait.
+    """
+
+    def __init__(self, loop: SimLoop, observer: Observer, *, window: int) -> None:
         self.loop = loop
+        self.window = window
         self._observer = observer
         self.links: dict[str, Link] = {}
         self.server: Process | None = None

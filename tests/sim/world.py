@@ -77,7 +77,7 @@ class World:
         self.resumed_at = 0.0
         self.oracle = Oracle(self)
         self.faults = Faults(self, random.Random(f"faults {seed}"))
-        self.network = Network(self.loop, self.oracle.frame)
+        self.network = Network(self.loop, self.oracle.frame, window=self.plan.window)
         self.platform = Platform(self)
         self.nodes = [
             Node(self, number, memory=self.chance.choice((2, 4)) * GIB, slots=self.chance.choice((2, 4, 8)))
