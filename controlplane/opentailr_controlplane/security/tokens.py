@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -91,16 +92,29 @@ class RunTokens:
     """Signed tokens for the code of runs; nothing is stored for them.
 
     A token is valid as long as its run is active, which the caller of `verify` checks, and until
-    the key file is replaced.
+    the key file is replaced. `earlier` keys, each valid for runs below a number, are those of before a
+    restore: code of runs that the restored state knows may go on, that of later ones, whose numbers will
+    be given again, may not.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, earlier: Sequence[tuple[bytes, int]] = ()) -> None:
         self._key = key
+        self._earlier = tuple(earlier)
 
     @classmethod
     def from_file(cls, path: Path) -> RunTokens:
-        """With the key in the file, made at the first start (mode 0600)."""
-        return cls(read_or_make_secret(path).encode())
+        """With the key in the file, made at the first start (mode 0600), and the earlier ones beside it."""
+        key = read_or_make_secret(path).encode()
+        beside = earlier_keys(path)
+        lines = read_or_make_secret(beside).splitlines() if beside.exists() else []
+        try:
+            pairs = [(word.encode(), int(limit)) for word, limit in (line.split() for line in lines)]
+        except ValueError:
+            raise InsecureFile(
+                f"{beside} does not hold a key and a number a line; remove it, and attempts that were "
+                "started before the restore lose their access"
+            ) from None
+        return cls(key, pairs)
 
     def issue(self, run_id: int, user: str) -> str:
         """A token for the code of a run. The same arguments give the same token."""
@@ -116,13 +130,26 @@ class RunTokens:
             text, signature = _decode(parts[1]), _decode(parts[2])
         except (ValueError, binascii.Error):
             return None
-        if not hmac.compare_digest(signature, self._sign(text)):
-            return None
-        run_id, user = json.loads(text)
-        return RunClaim(run_id, user)
+        if hmac.compare_digest(signature, self._sign(text)):
+            run_id, user = json.loads(text)
+            return RunClaim(run_id, user)
+        for key, limit in self._earlier:
+            if hmac.compare_digest(signature, _sign(key, text)):
+                run_id, user = json.loads(text)
+                return RunClaim(run_id, user) if run_id < limit else None
+        return None
 
     def _sign(self, text: bytes) -> bytes:
-        return hmac.digest(self._key, b"run\0" + text, "sha256")
+        return _sign(self._key, text)
+
+
+def earlier_keys(path: Path) -> Path:
+    """The file beside a key file that holds the keys of before a restore, each with a number, a line each."""
+    return path.with_name(f"{path.name}.earlier")
+
+
+def _sign(key: bytes, text: bytes) -> bytes:
+    return hmac.digest(key, b"run\0" + text, "sha256")
 
 
 def _encode(data: bytes) -> str:

@@ -20,6 +20,13 @@ HEAD = "0005"
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
+def known_schemas() -> set[str]:
+    """The schemas that this release can bring to the present one, and that one itself."""
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory(str(SCRIPTS)).walk_revisions()}
+
+
 def migrate(path: Path) -> None:
     """Upgrades the SQLite database at `path`, making it if it does not exist.
 
@@ -39,12 +46,10 @@ def migrate(path: Path) -> None:
                 found = None
             from alembic import command
             from alembic.config import Config
-            from alembic.script import ScriptDirectory
 
             config = Config()
             config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-            known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-            if found is not None and found not in known:
+            if found is not None and found not in known_schemas():
                 raise NewerSchema(
                     f"{path} was written by a newer version of the program (schema {found}, this version "
                     f"knows up to {HEAD}). Use that version, or another data directory."

@@ -202,6 +202,48 @@ def status(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
         raise typer.Exit(int(Exit.UNREACHABLE))
 
 
+DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of the backup.")]
+
+
+@app.command()
+def backup(directory: DirectoryArgument, *, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
+    """Back the platform up, also while it runs: jobs, runs, logs, results, tokens.
+
+    DIR is made, or holds an earlier backup of the same platform, to which only what is new is added.
+    Keep it as safe as the data directory: it holds the tokens.
+
+    Exit codes: 0 done, 1 failed, 4 written by a newer version.
+    """
+    _require("opentailr_controlplane")
+
+    from datatailr.cli.backup import back_up
+
+    raise typer.Exit(back_up(_places(data_dir), directory, json=json))
+
+
+@app.command()
+def restore(
+    directory: DirectoryArgument,
+    *,
+    data_dir: DataDirOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Move what is in the data directory aside instead of refusing.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring the platform back as it was at a backup; it must not run.
+
+    Runs that were going on at the backup go on after the next `datatailr up`.
+
+    Exit codes: 0 done, 1 failed, 3 data directory in use, 4 written by a newer version.
+    """
+    _require("opentailr_controlplane")
+
+    from datatailr.cli.backup import restore as put_back
+
+    raise typer.Exit(put_back(_places(data_dir), directory, force=force, json=json))
+
+
 @app.command(context_settings=_PASS_ON)
 def controlplane(context: typer.Context) -> None:
     """Run a control plane alone; all arguments are its own, see `datatailr controlplane --help`."""
