@@ -431,6 +431,8 @@ class Engine(EngineViews):
             except StoreError:
                 continue
             log.info("the store can be written again")
+            # No agent could open a session meanwhile: the silence was on this side.
+            fleet.pardon(self._state, self._clock.now())
             self._broken = None
             self._wake.set()
             return
