@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opentailr_agent.core import effects as do
 from opentailr_controlplane.core.commands import (
     AgentApplied,
     AgentCredit,
@@ -18,7 +19,9 @@ from opentailr_controlplane.core.settings import CoreSettings
 from opentailr_controlplane.core.values import SECOND, AttemptState, Cause, CauseKind, ImageState, TaskState
 
 from .cluster import Cluster
+from .explore import after
 from .fair import MEMORY
+from .joint import Joint
 from .workloads import definition
 
 
@@ -67,3 +70,60 @@ def test_what_an_agent_brought_along_counts_after_a_restart_too() -> None:
     validate(cluster.state)
     assert cluster.state.agents["agt_1"].memory_reserved > 1
     cluster.close()
+
+
+def _assigned(*, slots: int = 1) -> Joint:
+    world = after(Joint(nodes=1, slots=slots), lambda joint: bool(joint.state.open_agents))
+    world.begin(((),))
+    return after(world, lambda joint: bool(joint.state.attempts))
+
+
+def _deliver(world: Joint) -> None:
+    """Everything that is under way arrives; nobody works meanwhile."""
+    quiet = ("dial", "up", "close", "down")
+    while steps := [action for action in world.actions() if action[0] in quiet]:
+        world.act(steps[0])
+
+
+def test_an_attempt_that_the_node_could_not_start_ends_though_starting_was_told() -> None:
+    for cancel in (False, True):
+        world = _assigned()
+        (attempt,) = world.state.attempts.values()
+        after(world, lambda joint: any(isinstance(item, do.Start) for item in joint.nodes[0].work))
+        world.act(("flush", 0))
+        _deliver(world)
+        assert attempt.state is AttemptState.STARTING
+        if cancel:
+            world.act(("cancel", 1))
+            _deliver(world)
+            world.act(("flush", 0))
+            _deliver(world)
+            assert attempt.state is AttemptState.STOPPING
+        world.act(("refuse", 0))
+        _deliver(world)
+        assert attempt.state is AttemptState.REJECTED
+        world.settle()
+
+
+def test_a_stop_sent_again_takes_no_credit() -> None:
+    """An agent with one slot that never heard of a stopped attempt still gets the next one."""
+    world = _assigned()
+    world.act(("cancel", 1))
+    world.act(("cut", 0))
+    after(world, lambda joint: joint.nodes[0].core.synced and not joint.links[-1].up)
+    agent = world.state.agents["agt_0"]
+    assert (agent.attempts_sent, world.nodes[0].core.received_attempts) == (0, 0)
+    world.begin(((),))
+    world.settle()
+
+
+def test_builds_that_went_on_over_a_cut_count_on_both_sides() -> None:
+    world = after(Joint(nodes=1, slots=1), lambda joint: bool(joint.state.open_agents))
+    world.begin(((),))
+    after(world, lambda joint: any(isinstance(item, do.Build) for item in joint.nodes[0].work))
+    world.act(("cut", 0))
+    _deliver(world)
+    agent, node = world.state.agents["agt_0"], world.nodes[0].core
+    assert agent.builds_sent == node.received_builds == 1
+    world.begin(((),), requirements="numpy")
+    world.settle()

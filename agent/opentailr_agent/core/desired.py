@@ -20,6 +20,7 @@ def apply(state: NodeState, event: ev.Assigned, now: int, out: list[do.Effect]) 
         out.append(do.SendApplied(state.revision, need_full=True))
         return
 
+    first = event.full and not state.synced
     wanted = {entry.attempt_id for entry in event.attempts} | {entry.build_id for entry in event.builds}
 
     if event.full:
@@ -36,6 +37,10 @@ def apply(state: NodeState, event: ev.Assigned, now: int, out: list[do.Effect]) 
 
     for build in event.builds:
         builds.want(state, build, now, out)
+
+    if first:
+        # The control plane counts all of them as sent in this session, those that went on meanwhile too.
+        state.received_builds = len(event.builds)
 
     for gone in sorted(removed):
         record = state.attempts.get(gone)

@@ -112,7 +112,7 @@ def _reconcile(
             cause = Cause(CauseKind.LOST_BY_RUNTIME, f"Node {agent.name} no longer knows of it.")
             _lose(state, attempt, cause, now, owner="agent")
             _gone(state, agent, attempt)
-        else:
+        elif not attempt.stop_wanted:
             # It will be sent once more, as new to the agent, and so takes of this session's credit.
             agent.attempts_sent += 1
     if not same_journal:

@@ -56,8 +56,9 @@ _A = AttemptState
 _LIVE = (_A.ASSIGNED, _A.ACCEPTED, _A.PREPARING, _A.STARTING, _A.RUNNING, _A.STOPPING)
 ATTEMPT: Table[AttemptState] = _table(
     *((source, tuple(target for target in _LIVE if target > source), "agent") for source in _LIVE[:-1]),
-    (_LIVE, (_A.SUCCEEDED, _A.FAILED, _A.OUT_OF_MEMORY, _A.CANCELLED), "agent"),
-    ((_A.ASSIGNED, _A.ACCEPTED, _A.PREPARING), _A.REJECTED, "agent"),
+    # The end that its agent tells is the end from wherever it was: one that is not taken would never come
+    # again, and the attempt would live for ever.
+    (_LIVE, (_A.SUCCEEDED, _A.FAILED, _A.OUT_OF_MEMORY, _A.CANCELLED, _A.REJECTED), "agent"),
     (_LIVE, _A.LOST, "time core agent"),
     (_A.ASSIGNED, _A.WITHDRAWN, "core"),
 )
