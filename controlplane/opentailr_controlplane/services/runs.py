@@ -332,7 +332,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
 class _Look:
     """What a watcher was told of reasons to wait, and when it is looked again."""
 
-    pause: float = _FIRST_LOOK
+    pause: float = field(default_factory=lambda: _FIRST_LOOK)
     silence: float = 0.0
     told: Mapping[int, Sequence[str]] = field(default_factory=dict)
 

@@ -96,7 +96,7 @@ def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool, whole: 
 
 def _has_story(task: run_pb2.RunTask) -> bool:
     """Whether a task ended for a reason that is told, or was failed by the platform."""
-    return bool(task.cause.kind) or task.tried_to_start_time > 1
+    return bool(task.cause.kind) or task.HasField("last_failure") or task.tried_to_start_time > 1
 
 
 def _print_waiting(tasks: list[run_pb2.RunTask]) -> None:

@@ -81,6 +81,7 @@ class FakeState:
         self.start_requests: list[job_pb2.StartJobRequest] = []
         self.runs: dict[int, run_pb2.Run] = {}
         self.tasks: dict[int, list[run_pb2.RunTask]] = {}
+        self.attempts: list[run_pb2.Attempt] = []
         self.results: dict[tuple[int, int], common_pb2.Payload] = {}
         self.watch: list[run_pb2.WatchRunResponse] = []
         self.build: list[image_pb2.WatchBuildResponse] = []
@@ -375,6 +376,12 @@ class _Runs(run_pb2_grpc.RunServiceServicer):
 
     def ListRunTasks(self, request: Any, context: Any) -> Any:
         return run_pb2.ListRunTasksResponse(tasks=self._state.tasks.get(request.run_id, []))
+
+    def ListAttempts(self, request: Any, context: Any) -> Any:
+        begin = int(request.page_token or 0)
+        wanted = [a for a in self._state.attempts if not request.task_ids or a.task_id in request.task_ids]
+        token = str(begin + 1) if begin + 1 < len(wanted) else ""
+        return run_pb2.ListAttemptsResponse(attempts=wanted[begin : begin + 1], next_page_token=token)
 
     def GetTaskResult(self, request: Any, context: Any) -> Any:
         if request.run_id not in self._state.runs:
