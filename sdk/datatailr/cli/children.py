@@ -36,6 +36,7 @@ class Child:
         command: Makes the command line for each start.
         log: File that its output is appended to.
         ready: File that it writes once it serves, with its `pid` in it.
+        orphaned: Signal that it gets when `up` dies without a word.
         clock: Monotonic seconds.
     """
 
@@ -46,9 +47,11 @@ class Child:
         *,
         log: Path,
         ready: Path,
+        orphaned: int = signal.SIGTERM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
+        self._orphaned = orphaned
         self.log = log
         self._command = command
         self._ready = ready
@@ -84,7 +87,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with(parent),
+                preexec_fn=_end_with(parent, self._orphaned),
             )
 
         self._started_at = self._clock()
@@ -204,12 +207,12 @@ def _lives(pid: int) -> bool:
     return found is not None and found.state not in "ZX"
 
 
-def _end_with(parent: int) -> Callable[[], None]:
+def _end_with(parent: int, number: int) -> Callable[[], None]:
     """What a child does before its program starts: end when `parent` ends, however that happens."""
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
-        libc.prctl(1, ctypes.c_ulong(signal.SIGTERM), 0, 0, 0)  # PR_SET_PDEATHSIG
+        libc.prctl(1, ctypes.c_ulong(number), 0, 0, 0)  # PR_SET_PDEATHSIG
 
         if os.getppid() != parent:
             os._exit(1)

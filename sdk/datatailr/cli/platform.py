@@ -152,14 +152,18 @@ def up(
 
 @app.command()
 def down(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
-    """Stop the `datatailr up` of a data directory, and wait until it has ended."""
+    """Stop the `datatailr up` of a data directory, and wait until it has ended.
+
+    Tasks that go on because `up` was killed are ended, too.
+    """
     from datatailr.cli.places import is_process
+    from datatailr.cli.supervisor import end_leftovers
 
     places = _places(data_dir)
     holder = places.holder()
 
     if holder is None:
-        _answer_down(places, json=json, pid=None, seconds=0.0)
+        _answer_down(places, json=json, pid=None, seconds=0.0, left=end_leftovers(places))
         return
 
     begin = time.monotonic()
@@ -350,12 +354,15 @@ def _greet(document: dict[str, Any], places: Places, *, config: Path | None) -> 
     print("  dt job ls\n\nCtrl-C stops it.", flush=True)
 
 
-def _answer_down(places: Places, *, json: bool, pid: int | None, seconds: float) -> None:
+def _answer_down(places: Places, *, json: bool, pid: int | None, seconds: float, left: int = 0) -> None:
     if json:
         stopped = {"data_dir": str(places.root), "stopped": pid is not None, "pid": pid}
-        print_json(stopped | {"seconds": round(seconds, 3)}, pretty=True)
+        print_json(stopped | {"seconds": round(seconds, 3), "left_behind": left}, pretty=True)
     elif pid is None:
         print(f"nothing runs in {places.root}")
+
+        if left:
+            print(f"ended {left} processes that a killed one had left running")
     else:
         print(f"stopped process {pid} of {places.root} after {seconds:.1f} s")
 

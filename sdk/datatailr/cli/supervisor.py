@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from datatailr.cli.children import CONFIGURATION_CODES, Child, module_command, sweep
-from datatailr.cli.places import Places, UpError, start_of, write_json
+from datatailr.cli.places import Places, UpError, read_json, start_of, write_json
 
 START_SECONDS: Final = 60.0
 """How long a process may take to get ready before it is killed and started again."""
@@ -51,6 +51,28 @@ class UpOptions:
     agent_arguments: tuple[str, ...] = ()
 
 
+def end_leftovers(places: Places) -> int:
+    """Ends the tasks and keepers that an `up` which was killed has left running, if none runs now.
+
+    Returns how many processes there were.
+    """
+    if read_json(places.state_file) is None:
+        return 0
+
+    try:
+        lock = places.lock()
+    except UpError:
+        return 0
+
+    try:
+        ended = sweep(places.agent, SWEEP_SECONDS)
+        places.state_file.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+    return ended
+
+
 class Supervisor:
     """Runs in the foreground until a signal comes or a process cannot be kept running.
 
@@ -86,7 +108,13 @@ class Supervisor:
             clock=clock,
         )
         self._agent = Child(
-            "agent", self._agent_command, log=places.log("agent"), ready=places.ready("agent"), clock=clock
+            "agent",
+            self._agent_command,
+            log=places.log("agent"),
+            ready=places.ready("agent"),
+            # Told to end it would end its tasks. Killed with a killed `up` it leaves them to the next one.
+            orphaned=signal.SIGKILL,
+            clock=clock,
         )
 
     def run(self) -> int:

@@ -220,10 +220,15 @@ def test_deaf_processes_are_killed_within_ten_seconds(up: Up) -> None:
 def test_a_killed_up_leaves_no_server(up: Up) -> None:
     process = up.start_here()
     document = up.document()
+    keeper = up.keeper()
     process.kill()
     process.communicate(timeout=SECONDS)
     eventually(lambda: not (lives(document["controlplane_pid"]) or lives(document["agent_pid"])))
-    assert "nothing runs" in up.program("down", "--data-dir", str(up.data)).stdout
+    assert lives(keeper), "tasks go on, for the next one to find"
+    answer = json.loads(up.program("down", "--data-dir", str(up.data), "--json").stdout)
+    assert (answer["stopped"], answer["left_behind"]) == (False, 1)
+    eventually(lambda: not lives(keeper))
+    assert up.program("down", "--data-dir", str(up.data)).stdout == f"nothing runs in {up.data}\n"
     up.ready.unlink()
     up.start_here()
     assert up.document()["grpc"] == document["grpc"]
