@@ -103,13 +103,19 @@ def test_the_only_node_keeps_its_tasks_over_a_pause_beyond_the_lease(
     flow = project.deploy(GATED.format(folder=str(folder), count=3))
     before = all_running(folder, 3)
     with paused(int(platform.ready["agent_pid"])):
-        let_time_pass(24)
-        assert list(node_states(platform).values()) == ["suspect"]
+        # Not within 30 s of the control plane's start: until then no lease ends at all.
+        eventually(
+            lambda: list(node_states(platform).values()) == ["suspect"],
+            seconds=60,
+            what="the end of the lease",
+        )
+        let_time_pass(7)
+        assert list(node_states(platform).values()) == ["suspect"], "the grace is over, too"
     eventually(lambda: list(node_states(platform).values()) == ["ready"], what="the node's return")
     (folder / "gate").touch()
     run = flow.wait(seconds=60)
-    assert starts(folder) == before and all(process_alive(pid) is False for (pid,) in before.values())
-    assert {task["attempts"] for task in run.details["tasks"] if "attempts" in task} <= {1}
+    assert starts(folder) == before
+    assert [run.result(f"wait {number}") for number in range(3)] == [0, 3, 6]
 
 
 def test_beyond_the_lease_another_node_takes_over_and_the_late_outcome_changes_nothing(
@@ -198,7 +204,7 @@ def test_a_node_is_drained_within_its_deadline_and_resumed(
     eventually(lambda: node_states(platform)[name] == "drained", what="the drained node")
     assert not any(process_alive(pid) for (pid,) in before.values())
     assert starts(folder) == before
-    assert platform.dt("node", "resume", name).out == f"{name} is ready\n"
+    assert platform.dt("node", "resume", name).out.startswith(f"{name} is ready")
     (folder / "gate").touch()
     run = flow.wait(seconds=60)
     assert [run.result(f"wait {number}") for number in (0, 1)] == [0, 3]
