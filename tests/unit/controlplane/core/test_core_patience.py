@@ -57,9 +57,8 @@ def test_patience_has_an_end(world: World, run: Run) -> None:
     assert attempt.state is AttemptState.RUNNING
     world.pass_time(0.1)
     assert attempt.state is AttemptState.LOST and state_of(world) is AgentState.DOWN
-    assert (
-        attempt.cause is not None and attempt.cause.message == "Lost node node agt_1 (no heartbeat for 600 s)."
-    )
+    assert attempt.cause is not None
+    assert attempt.cause.message == "Lost node node agt_1 (no heartbeat for 600 s)."
     assert run.tasks[0].state is TaskState.READY and run.tasks[0].infra_failures == 1
 
 
