@@ -222,6 +222,10 @@ def _attempt_report(state: State, agent: Agent, entry: AttemptReport, now: Insta
         refresh(state, agent)
     elif target is AttemptState.CANCELLED and stopped_by_drain(run, attempt):
         target, cause = AttemptState.FAILED, drained(agent)
+    elif target is AttemptState.CANCELLED and not attempt.stop_wanted:
+        # Nobody here asked for it: the node's operator did, and the agent forgot that in a restart.
+        target = AttemptState.FAILED
+        cause = Cause(CauseKind.NODE_DRAINED, f"Node {agent.name} was ended with its tasks.")
     if target is AttemptState.SUCCEEDED and not entry.result_present:
         target = AttemptState.FAILED
         cause = Cause(CauseKind.NODE_FAULT, "Its result is not in the object store.")
