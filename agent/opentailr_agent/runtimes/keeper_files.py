@@ -56,23 +56,23 @@ def order_message(order: AttemptOrder) -> Message:
 
 
 def outcome_of(message: Mapping[str, Any]) -> Outcome:
-    """An outcome from the keeper's words."""
-    failure = message["failure"]
-    result = message["result"]
-    result_file = message["result_file"]
+    """An outcome from the keeper's words, which may be those of another release: what it lacks is unknown."""
+    failure = message.get("failure")
+    result = message.get("result")
+    result_file = message.get("result_file")
     return Outcome(
         attempt_id=message["id"],
         state=EndState(message["state"]),
-        exit_code=message["exit_code"],
-        signal=message["signal"],
-        started_at=message["started_at"],
-        ended_at=message["ended_at"],
+        exit_code=message.get("exit_code"),
+        signal=message.get("signal"),
+        started_at=message.get("started_at", 0.0),
+        ended_at=message.get("ended_at", 0.0),
         result=None if result is None else base64.b64decode(result),
         result_file=None if result_file is None else Path(result_file),
-        result_size=message["size"],
-        preview=message["preview"],
+        result_size=message.get("size", 0),
+        preview=message.get("preview", ""),
         failure=None if failure is None else _failure_of(failure),
-        peak_memory_bytes=message["peak"],
+        peak_memory_bytes=message.get("peak", 0),
     )
 
 
@@ -115,6 +115,26 @@ class Identity:
             return False
         fields = text[text.rindex(b")") + 2 :].split()
         return fields[0] not in (b"Z", b"X") and int(fields[19]) == self.started
+
+
+RUNNER_FILE = "runner"
+"""Name of the file in a keeper's folder that tells which runner it is part of."""
+
+
+def runner_digest(boot: Path) -> str:
+    """Which runner this installation has: a digest of its source, whose first file is `boot`."""
+    digest = hashlib.sha256()
+    for path in sorted(boot.parent.glob("*.py")):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def runner_of(folder: Path) -> str:
+    """Which runner the keeper of a folder is part of; empty for releases that did not tell."""
+    try:
+        return (folder / RUNNER_FILE).read_text()
+    except OSError:
+        return ""
 
 
 def boot_id() -> str:

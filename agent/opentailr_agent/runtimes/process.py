@@ -30,6 +30,7 @@ from opentailr_agent.ports import (
     Started,
 )
 from opentailr_agent.runtimes.keeper_files import (
+    RUNNER_FILE,
     Identity,
     Leavings,
     Message,
@@ -37,6 +38,8 @@ from opentailr_agent.runtimes.keeper_files import (
     mark,
     order_message,
     outcome_of,
+    runner_digest,
+    runner_of,
 )
 from opentailr_agent.runtimes.keeper_link import KeeperGone, KeeperLink
 
@@ -78,6 +81,7 @@ class ProcessRuntime:
             "max_prepared": max_prepared,
         }
         self._boot = _runner_boot()
+        self._runner = runner_digest(self._boot)
         self._links: dict[str, KeeperLink] = {}
         """Living keepers by image key."""
         self._older: set[KeeperLink] = set()
@@ -196,6 +200,7 @@ class ProcessRuntime:
         folder.mkdir(mode=0o700)
         config = folder / "config.json"
         config.write_text(json.dumps({"folder": str(folder), "image_key": order.image_key, **self._settings}))
+        (folder / RUNNER_FILE).write_text(self._runner)
         log = os.open(folder / "keeper.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -317,7 +322,9 @@ class ProcessRuntime:
     ) -> None:
         link = self._link(folder, identity)
         welcome = await link.open()
-        if identity.image_key in self._links:
+        # A keeper of another release goes on with what it has. It gets no new order: the interpreters that
+        # it would prepare for it come from the files of this release and would not understand it.
+        if identity.image_key in self._links or runner_of(folder) != self._runner:
             self._older.add(link)
         else:
             self._links[identity.image_key] = link
