@@ -67,9 +67,11 @@ class Oracle:
     Args:
         world: The platform, whole again.
         faults: What was done to it.
+        log_seconds: How long a log may take to arrive.
     """
 
-    def __init__(self, world: World, faults: Faults) -> None:
+    def __init__(self, world: World, faults: Faults, *, log_seconds: float = LOG_SECONDS) -> None:
+        self._log_seconds = log_seconds
         self._world = world
         self._faults = faults
         self._platform = GrpcPlatform(world.connection)
@@ -235,7 +237,7 @@ class Oracle:
                     return not problem
 
                 with contextlib.suppress(AssertionError):
-                    eventually(right, seconds=LOG_SECONDS, what="the log", pause=0.3)
+                    eventually(right, seconds=self._log_seconds, what="the log", pause=0.3)
                 if problem:
                     yield story.wrong(f"log {stream} of attempt {number} {problem}")
 
