@@ -180,14 +180,22 @@ class Oracle:
             ended = {entry.attempt for entry in story.entries if entry.event == "finish"}
             if story.task.attempt_id not in ended:
                 yield story.wrong(f"completed by attempt {story.task.attempt_id}, which never finished")
-        for earlier, later in pairwise(starts):
-            agent = self._world.ledger.agent_of(earlier)
-            if not self._faults.excuse(agent, earlier.attempt, earlier.at - 1, later.at):
-                other = self._world.ledger.agent_of(later)
-                yield story.wrong(
-                    f"began again after {later.at - earlier.at:.2f} s on {other}, "
-                    f"although nothing was done to attempt {earlier.attempt} on {agent}"
-                )
+        for one, next_one in pairwise(sorted(starts, key=lambda entry: entry.fence)):
+            yield from self._again(story, one, next_one)
+
+    def _again(self, story: _Story, one: Entry, next_one: Entry) -> Iterator[str]:
+        """Two attempts of one task began: something must have been done to the first.
+
+        An agent that was away for longer than its lease may even begin an attempt that was given up meanwhile:
+        then the absence came before both.
+        """
+        agent = self._world.ledger.agent_of(one)
+        since = one.at - 1 if one.at <= next_one.at else story.record.submitted
+        if not self._faults.excuse(agent, one.attempt, since, max(one.at, next_one.at)):
+            yield story.wrong(
+                f"began again after {next_one.at - one.at:.2f} s on {self._world.ledger.agent_of(next_one)}, "
+                f"although nothing was done to attempt {one.attempt} on {agent}"
+            )
 
     def _drained(self) -> bool:
         """A drain that the operator asked for need not count against a task's budget."""

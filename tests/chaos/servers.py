@@ -186,6 +186,8 @@ class Keeper:
     folder: Path
     pid: int
     agent: str
+    image: str
+    """Key of the image that it serves."""
 
     def stages(self) -> list[int]:
         """Its prepared interpreters and theirs: processes without an attempt's mark below the keeper."""
@@ -201,7 +203,7 @@ def keepers_of(agent: Server) -> list[Keeper]:
             told = json.loads(path.read_text())
             stat = facts.stat_of(told["pid"])
             if stat is not None and stat.state not in "ZX" and stat.started == told["started"]:
-                found.append(Keeper(path.parent, told["pid"], agent.name))
+                found.append(Keeper(path.parent, told["pid"], agent.name, told["image_key"]))
     return found
 
 

@@ -44,6 +44,8 @@ class Plan:
     """Seconds after its start at which the driver stops it; 0 for never."""
     twice: bool = False
     """It is submitted twice with one idempotency key."""
+    python: str = ""
+    """Version of Python that it asks for; each makes an image, and a keeper on each agent, of its own."""
     values: dict[int, int] = field(default_factory=dict, compare=False)
     """What each task that completes returns."""
     skipped: frozenset[int] = frozenset()
@@ -53,6 +55,7 @@ class Plan:
         """What the deployer is told."""
         return {
             "name": self.name,
+            "python": self.python or "auto",
             "tasks": [
                 {
                     "parents": list(task.parents),
@@ -82,7 +85,14 @@ class Plan:
         return {number for number, task in enumerate(self.tasks) if task.fail and number not in self.skipped}
 
 
-def make_plan(name: str, tasks: list[TaskPlan], *, cancel_after: float = 0.0, twice: bool = False) -> Plan:
+def make_plan(
+    name: str,
+    tasks: list[TaskPlan],
+    *,
+    cancel_after: float = 0.0,
+    twice: bool = False,
+    python: str = "",
+) -> Plan:
     """A plan with its consequences worked out."""
     values: dict[int, int] = {}
     skipped: set[int] = set()
@@ -91,7 +101,7 @@ def make_plan(name: str, tasks: list[TaskPlan], *, cancel_after: float = 0.0, tw
             skipped.add(number)
         elif not task.fail:
             values[number] = value_of(task.salt, [values[parent] for parent in task.parents])
-    return Plan(name, tuple(tasks), cancel_after, twice, values, frozenset(skipped))
+    return Plan(name, tuple(tasks), cancel_after, twice, python, values, frozenset(skipped))
 
 
 class Generator:
@@ -121,7 +131,8 @@ class Generator:
         tasks = [self._task(parents, fails=number == victim) for number, parents in enumerate(graph)]
         cancel_after = draw.uniform(0.2, 5.0) if draw.random() < 0.12 else 0.0
         name = f"{self._prefix} {self._count}"
-        return make_plan(name, tasks, cancel_after=cancel_after, twice=draw.random() < 0.4)
+        twice, python = draw.random() < 0.4, draw.choice(("", "", "", "3.12", "3.13"))
+        return make_plan(name, tasks, cancel_after=cancel_after, twice=twice, python=python)
 
     def _task(self, parents: tuple[int, ...], *, fails: bool) -> TaskPlan:
         draw = self._random
@@ -130,7 +141,7 @@ class Generator:
             parents=parents,
             salt=draw.randrange(1 << 40),
             seconds=seconds * self._pace,
-            lines=draw.choice((1, 3, 10, 40, 200)),
+            lines=draw.choice((1, 3, 10, 40, 200, 1_000)),
             width=draw.randrange(97),
             size=draw.choice((0, 0, 0, 1_000, 70_000, 300_000)),
             fail=draw.choice(("raise", "exit", "signal")) if fails else "",

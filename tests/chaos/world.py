@@ -196,9 +196,12 @@ class World:
             for node in self.nodes:
                 folders = list((node.server.data / "attempts").glob("*"))
                 found.extend(f"folder of an attempt: {path}" for path in folders)
-                keepers = node.keepers
-                if len(keepers) > 1:
-                    found.append(f"{node.name} has {len(keepers)} keepers for one environment: {keepers}")
+                images = [keeper.image for keeper in node.keepers]
+                found.extend(
+                    f"{node.name} has {images.count(image)} keepers of image {image}"
+                    for image in sorted(set(images))
+                    if images.count(image) > 1
+                )
             return not found
 
         with contextlib.suppress(AssertionError):

@@ -1,6 +1,7 @@
 """A user's process that saves one workflow for each line it reads; answers with a line each.
 
-A line is JSON: `name`, and `tasks`, each with `plan` and `parents` (numbers of earlier tasks).
+A line is JSON: `name`, `python` (version or `auto`), and `tasks`, each with `plan` and `parents` (numbers of
+earlier tasks).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def save(wanted: dict[str, Any]) -> tuple[bool, str]:
     """Saves one workflow; the SDK's own answer."""
     # The package lies beside this file, wherever that is.
     step = importlib.import_module("chaosload.steps").step
-    workflow = Workflow(name=wanted["name"])
+    workflow = Workflow(name=wanted["name"], python_version=wanted["python"])
     workflow.set_autorun(False)
     with workflow:
         made: list[Any] = []
