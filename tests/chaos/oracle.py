@@ -186,7 +186,7 @@ class Oracle:
     def _again(self, story: _Story, one: Entry, next_one: Entry) -> Iterator[str]:
         """Two attempts of one task began: something must have been done to the first.
 
-        An agent that was away for longer than its lease may even begin an attempt that was given up meanwhile:
+        An agent that was away for longer than its lease may even begin one that was given up meanwhile:
         then the absence came before both.
         """
         agent = self._world.ledger.agent_of(one)
