@@ -36,6 +36,8 @@ _DRAIN: Final = 4.0
 """Seconds for attempts to end and be acknowledged when the operator ends the agent with them."""
 _NEAR_PAUSE: Final = 0.3
 """Longest pause, seconds, between two dials of a control plane on this machine."""
+_FAR_PAUSE: Final = 8.0
+"""The same for one elsewhere: many agents come back to it at once."""
 
 
 class Agent:
@@ -109,11 +111,12 @@ class Agent:
                 ready=self._write_ready_file,
             )
         )
-        self._shipper = LogShipper(bulk, metadata_, self._supervisor.shipped, agent_id=self.agent_id)
-        self._supervisor.attach(self._shipper)
-        self._session = Session(
-            control, metadata_, self._supervisor, backoff=Backoff(longest=_NEAR_PAUSE) if near else None
+        longest = _NEAR_PAUSE if near else _FAR_PAUSE
+        self._shipper = LogShipper(
+            bulk, metadata_, self._supervisor.shipped, agent_id=self.agent_id, longest_pause=longest
         )
+        self._supervisor.attach(self._shipper)
+        self._session = Session(control, metadata_, self._supervisor, backoff=Backoff(longest=longest))
 
     def stop(self) -> None:
         """Asks `run` to end cleanly."""

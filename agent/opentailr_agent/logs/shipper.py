@@ -59,7 +59,8 @@ class LogShipper:
             control plane refused.
         agent_id: Whose attempts and builds the logs belong to: the control plane takes a log only
             from the agent that it gave the work to.
-        first_pause: Seconds before the first reconnection; doubled up to 8.
+        first_pause: Seconds before the first reconnection; doubled each time.
+        longest_pause: Seconds, no pause is longer.
         budget: Bound of all logs on the disk; None means 2 GiB or half of what is free.
     """
 
@@ -71,12 +72,13 @@ class LogShipper:
         *,
         agent_id: str,
         first_pause: float = 0.1,
+        longest_pause: float = 8.0,
         budget: SpoolBudget | None = None,
     ) -> None:
         self._stub: LogServiceAsyncStub = LogServiceStub(channel)  # type: ignore[assignment]
         self._metadata = (*metadata, (_AGENT_KEY, agent_id))
         self._shipped = shipped
-        self._pauses = Backoff(first=first_pause)
+        self._pauses = Backoff(first=first_pause, longest=longest_pause)
         self._logs: dict[str, dict[int, Spool]] = {}
         self._dirty: dict[tuple[str, int], None] = {}
         self._postponed: dict[str, float] = {}
