@@ -109,7 +109,8 @@ def decode_task_definition(row: tuple[Any, ...]) -> TaskDefinition:
         name,
         entrypoint,
         Resources(memory, memory_bytes, cpu, bool(is_default)),
-        tuple(json.loads(depends_on)),
+        # The common empty case is not parsed: a start reads each task of each active run.
+        tuple(json.loads(depends_on)) if depends_on != "[]" else (),
         pairs(json.loads(env)) if env != "[]" else (),
         payload_ref(digest, size, inline),
     )
