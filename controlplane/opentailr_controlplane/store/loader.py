@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sqlite3
 from typing import Any
@@ -45,6 +46,17 @@ from . import codec
 
 def load(connection: sqlite3.Connection, settings: CoreSettings, now: Instant) -> State | None:
     """The state as last committed; None for a database that was never used."""
+    # Everything that is made here stays: looking for garbage among it takes a third of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _load(connection, settings, now)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _load(connection: sqlite3.Connection, settings: CoreSettings, now: Instant) -> State | None:
     counters = _rows(connection, "SELECT * FROM counters")
     if not counters:
         return None
