@@ -309,9 +309,12 @@ KEEPER = """
 
 
     @task()
-    def unlucky(mark):
-        if not Path(mark).exists():
-            Path(mark).touch()
+    def unlucky(folder):
+        mark, go = Path(folder) / "mark", Path(folder) / "go"
+        if not mark.exists():
+            mark.touch()
+            while not go.exists():
+                time.sleep(0.05)
             os.kill(keeper(), signal.SIGKILL)
             time.sleep(60)
         return "well"
@@ -319,12 +322,12 @@ KEEPER = """
 
     @workflow(name="@NAME@")
     def flow():
-        unlucky("@MARK@")
+        unlucky("@FOLDER@")
 """
 
 
 def test_a_killed_keeper_is_told_at_once_and_kept(project: Project, tmp_path: Path) -> None:
-    flow = project.deploy(KEEPER.replace("@MARK@", str(tmp_path / "mark")))
+    flow = project.deploy(KEEPER.replace("@FOLDER@", str(tmp_path)))
     name = flow.job.to_dict()["name"]
     with subprocess.Popen(
         [str(BIN / "dt"), "job", "watch", name],
@@ -332,7 +335,11 @@ def test_a_killed_keeper_is_told_at_once_and_kept(project: Project, tmp_path: Pa
         stdout=subprocess.PIPE,
         text=True,
     ) as watch:
-        out, _ = watch.communicate(timeout=60)
+        assert watch.stdout is not None
+        out = watch.stdout.readline()
+        # Somebody follows it now.
+        (tmp_path / "go").touch()
+        out += watch.stdout.read()
     assert watch.returncode == 0, out
     node = project.platform.dt("node", "ls", "-j").json()[0]["name"]
     run = flow.wait()

@@ -256,9 +256,8 @@ def _task_line(name: str, task: TaskRow) -> str:
 
 
 def _because(kind: int, message: str) -> str:
-    if not kind:
-        return ""
-    return f" ({CauseKind(kind).name.lower()}): {message.partition(chr(10))[0][:500]}"
+    named = f" ({CauseKind(kind).name.lower()})" if kind else ""
+    return f"{named}: {message.partition(chr(10))[0][:500]}" if message else named
 
 
 def _stamp(micros: int) -> str:

@@ -438,5 +438,5 @@ async def test_the_runs_own_log_tells_what_was_committed(user: Client, running: 
     text = b"".join(answer.data for answer in await remaining(call)).decode()
     assert text.splitlines() == [
         "2023-11-14 22:13:21.900Z task 0 failed: ValueError: no",
-        "2023-11-14 22:13:22.000Z run 1 failed: task 0 failed (1 failed)",
+        "2023-11-14 22:13:22.000Z run 1 failed (exception): task 0 failed (1 failed)",
     ]
