@@ -426,7 +426,7 @@ class Supervisor:
 
     def _look_for_pressure(self) -> None:
         """Finds out why the node should take nothing new now; the most pressing reason is told."""
-        waiting = len(self.shipper)
+        waiting = self.shipper.waiting_logs
         backlog = self._parts.slots + LOG_BACKLOG
         trouble = self.shipper.trouble or "the control plane does not take them fast enough"
         reasons = (

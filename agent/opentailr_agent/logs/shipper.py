@@ -94,8 +94,9 @@ class LogShipper:
         """Bytes dropped since the start, because there was no room for what could not be sent."""
         self._log = structlog.get_logger("logs")
 
-    def __len__(self) -> int:
-        """Logs of which not everything is durable yet."""
+    @property
+    def waiting_logs(self) -> int:
+        """Number of logs of which not everything is durable yet."""
         return len(self._logs)
 
     def follow(self, log_id: str, folder: Path, *, known: bool = True, frees: bool = True) -> None:
