@@ -152,7 +152,8 @@ class SaveVersion(Command):
 class StartVersion(Command):
     """Starts a version, 0 the latest that is not removed (B103 to B106); answers `StartReply`.
 
-    `run_date` is `YYYY-MM-DD` or empty (B41). `name` is the internal name.
+    `run_date` is `YYYY-MM-DD` or empty (B41). `name` is the internal name. With `now` a version with a
+    schedule runs too, and its schedule stays as it is.
     """
 
     actor: str
@@ -160,6 +161,7 @@ class StartVersion(Command):
     environment: Environment = Environment.DEV
     version: int = 0
     run_date: str = ""
+    now: bool = False
     idempotency_key: str = ""
     request_digest: str = ""
 
@@ -211,12 +213,13 @@ class Promote(Command):
 
 @dataclass(frozen=True, slots=True)
 class Remove(Command):
-    """Stops and hides a job's versions, all or the latest (B125); answers `VersionsReply`."""
+    """Stops and hides a job's versions, all or one, 0 the latest (B125); answers `VersionsReply`."""
 
     actor: str
     name: str
     environment: Environment = Environment.DEV
     all_versions: bool = True
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

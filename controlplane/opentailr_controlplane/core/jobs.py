@@ -131,7 +131,7 @@ def start(state: State, command: StartVersion, now: Instant) -> StartReply:
     run_date = _run_date(command.run_date)
     job = find_job(state, command.name, command.environment)
     version = find_version(job, command.version)
-    if version.has_schedule:
+    if version.has_schedule and not command.now:
         if job.scheduled_version == version.version:
             raise FailedPrecondition(
                 "already_scheduled",
@@ -321,13 +321,13 @@ def _copy(
 
 
 def remove(state: State, command: Remove, now: Instant) -> VersionsReply:
-    """Stops and hides all versions, or the latest one (B125)."""
+    """Stops and hides all versions, or one (B125)."""
     job = find_job(state, command.name, command.environment)
-    latest = find_version(job, 0)
+    one = find_version(job, 0 if command.all_versions else command.version)
     chosen = (
         [version for version in job.versions.values() if not version.removed]
         if command.all_versions
-        else [latest]
+        else [one]
     )
     numbers = {version.version for version in chosen}
     for version in chosen:

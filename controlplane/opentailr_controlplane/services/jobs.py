@@ -63,7 +63,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             definition, run_as=check_run_as(user, definition.run_as, self._users)
         )
         if message.base_version and _incomplete(message):
-            definition = await self._complete(definition, message, existing)
+            definition = await self._complete(definition, message, self._base_job(message) or existing)
         await self._check_objects(definition)
         reply = await self._execute(
             commands.SaveReply,
@@ -96,6 +96,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 environment=job.environment,
                 version=request.version,
                 run_date=request.run_date,
+                now=request.now,
                 idempotency_key=request.idempotency_key,
                 request_digest=request_digest(request),
             ),
@@ -211,7 +212,9 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         job = self._lookup.job(request.name, wire.environment_in(request.environment), Permission.WRITE)
         reply = await self._execute(
             commands.VersionsReply,
-            commands.Remove(current_user().name, job.name, job.environment, request.all_versions),
+            commands.Remove(
+                current_user().name, job.name, job.environment, request.all_versions, request.version
+            ),
         )
         return job_pb2.RemoveJobResponse(versions=reply.versions)
 
@@ -273,6 +276,22 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                     field="promote",
                     hint="ask somebody who may promote the job to do it",
                 )
+
+    def _base_job(self, message: job_pb2.JobDefinition) -> Job | None:
+        """The other job that the definition was copied from, if the caller may read it."""
+        if not message.base_job_id:
+            return None
+        found = (self._lookup.find(message.base_job_id, place) for place in Environment)
+        job = next((job for job in found if job is not None), None)
+        if job is None:
+            raise NotFound(
+                "job_not_found",
+                f"there is no job {message.base_job_id[:100]!r}",
+                field="definition.base_job_id",
+                hint="give the id of the job to copy from",
+            )
+        check(current_user(), job.acl, Permission.READ, what=f"job {job.name!r}")
+        return job
 
     async def _complete(
         self, definition: JobDefinition, message: job_pb2.JobDefinition, job: Job | None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from datatailr.cli import jobs, nodes, runlogs
 from datatailr.cli.exits import EXIT_CODES, exit_code_table, run_program
 from datatailr.cli.session import new_group
+from datatailr.cli.shape import bare_fields
 
 app = new_group("Look at jobs, runs, logs and nodes of the platform, and start or stop things.")
 app.add_typer(jobs.app, name="job")
@@ -47,7 +50,7 @@ def dt() -> None:
 
 def main() -> None:
     """Entry point of the program."""
-    run_program(lambda: app(prog_name="dt"))
+    run_program(lambda: app(bare_fields(sys.argv[1:]), prog_name="dt"))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,20 @@ from datatailr.client.words import (
 )
 from datatailr.v1 import common_pb2, identity_pb2, job_pb2, node_pb2, run_pb2
 
+JOB_KEYS: Final = (
+    *("id", "name", "display_name", "type", "state", "environment", "version", "run_as", "create_time"),
+    *("memory", "cpu", "num_cpus", "schedule", "app_section", "acl", "image", "entrypoint", "env"),
+    "exit_code",
+)
+"""Keys of a job, in order (clause B270)."""
+
+RUN_KEYS: Final = (
+    *("id", "run_id", "job_id", "name", "job_name", "type", "environment", "state", "priority"),
+    *("error_message", "job_version", "original_run_id", "partial_rerun", "cost", "submit_time"),
+    *("start_provisioning_time", "start_time", "end_time", "scheduled_time", "tried_to_start_time"),
+)
+"""Keys of a run, in order (clause B271)."""
+
 ENV_PREFIX: Final = "DATATAILR_JOB_ENV_"
 """Stands before the name of every user variable in documents (clause B68)."""
 
@@ -70,7 +84,7 @@ def stored_job_answer(
     """
     definition = job.definition
     return job_answer(job, tasks) | {
-        "schedule_args": _schedule_args(definition.schedule),
+        "schedule_args": schedule_args(definition.schedule),
         "fail_after": definition.fail_after or None,
         "expire_after": definition.expire_after or None,
         "error_message": job.cause.message,
@@ -276,7 +290,8 @@ def _env(env: Iterable[job_pb2.EnvVar]) -> list[dict[str, str]]:
     return [{f"{ENV_PREFIX}{variable.name}": variable.value} for variable in env]
 
 
-def _schedule_args(schedule: job_pb2.ScheduleDefinition) -> dict[str, Any]:
+def schedule_args(schedule: job_pb2.ScheduleDefinition) -> dict[str, Any]:
+    """The schedule fields that were given, as values again (clause B75)."""
     return {name: _decoded(text) for name, text in schedule.fields.items()}
 
 

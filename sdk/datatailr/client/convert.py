@@ -64,6 +64,7 @@ def _definition(definition: JobDefinition, uploads: list[Upload]) -> job_pb2.Job
         expire_after=definition.expire_after or 0,
         repository_verified=definition.repository_verified,
         base_version=definition.base_version or 0,
+        base_job_id=definition.base_job_id or "",
     )
 
     if definition.bundle is not None:

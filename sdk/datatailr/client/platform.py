@@ -14,7 +14,7 @@ from datatailr.client import answers, convert, logs, queries, transfers, watchin
 from datatailr.client.connection import Connection, new_key
 from datatailr.client.progress import Progress, size_text
 from datatailr.client.words import environment_number, image_state_word, state_word
-from datatailr.errors import InvalidRequestError, NotFoundError
+from datatailr.errors import NotFoundError
 from datatailr.scheduler._platform import JobDefinition, SavedVersion, StartedRun
 from datatailr.v1 import identity_pb2, image_pb2, job_pb2, run_pb2
 
@@ -183,16 +183,10 @@ class GrpcPlatform:
         """The latest version of every job the caller may read, as `job ls` shows it.
 
         Raises:
-            InvalidRequestError: a filter was given; the server has none for jobs.
+            InvalidRequestError: the filter cannot be understood; names its token.
         """
-        if filter is not None:
-            raise InvalidRequestError(
-                f"filter: {filter!r}: this server does not filter jobs\nhint: filter the list that it returns"
-            )
-
-        return [
-            answers.stored_job_answer(job) for job in queries.jobs(self._connection, environment=environment)
-        ]
+        found = queries.jobs(self._connection, environment=environment, filter=filter or "")
+        return [answers.stored_job_answer(job) for job in found]
 
     def list_versions(self, name: str, *, environment: str | None = None) -> Sequence[int]:
         """Version numbers in one environment or in all; none for an unknown job (clause B118)."""

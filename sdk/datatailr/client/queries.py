@@ -27,11 +27,33 @@ def job(connection: Connection, name: str, environment: str, *, version: int | N
 
 
 def jobs(
-    connection: Connection, *, environment: str | None = None, include_removed: bool = False
+    connection: Connection,
+    *,
+    environment: str | None = None,
+    include_removed: bool = False,
+    filter: str = "",
+    sort: str = "",
+    offset: int = 0,
+    page_size: int = _JOBS_A_PAGE,
 ) -> Iterator[job_pb2.Job]:
-    """The latest version of every job that the caller may read."""
+    """The latest version of every job that the caller may read.
+
+    Args:
+        connection: The server.
+        environment: None for all.
+        include_removed: Also jobs of which every version was removed.
+        filter: Only those that fit (clauses B276 to B281).
+        sort: Their order (clause B282); by name if empty.
+        offset: How many to leave out first.
+        page_size: How many the server sends at once; whoever needs only the first few asks for few.
+    """
     request = job_pb2.ListJobsRequest(
-        environment=environment_number(environment), page_size=_JOBS_A_PAGE, include_removed=include_removed
+        environment=environment_number(environment),
+        page_size=min(page_size, _JOBS_A_PAGE),
+        include_removed=include_removed,
+        filter=filter,
+        sort=sort,
+        offset=offset,
     )
 
     while True:
@@ -81,6 +103,9 @@ def runs(
     environment: str | None = None,
     start_from: int | None = None,
     start_to: int | None = None,
+    filter: str = "",
+    sort: str = "",
+    offset: int = 0,
     page_size: int = _RUNS_A_PAGE,
 ) -> Iterator[run_pb2.Run]:
     """Runs of a job, or of all jobs, newest first.
@@ -91,6 +116,9 @@ def runs(
         environment: None for all.
         start_from: Lower bound of start_time in microseconds, inclusive.
         start_to: Upper bound likewise.
+        filter: Only those that fit (clauses B276 to B281).
+        sort: Their order (clause B282); newest first if empty.
+        offset: How many to leave out first.
         page_size: How many the server sends at once; whoever needs only the first few asks for few.
     """
     request = run_pb2.ListRunsRequest(
@@ -98,6 +126,9 @@ def runs(
         environment=environment_number(environment),
         start_time_from=start_from or 0,
         start_time_to=start_to or 0,
+        filter=filter,
+        sort=sort,
+        offset=offset,
         page_size=min(page_size, _RUNS_A_PAGE),
     )
 

@@ -391,6 +391,7 @@ class Job(Lifecycle):
             acl=document.get("acl"),
             repository_verified=image.commit_hash not in (None, UNKNOWN),
             base_version=self._base_version,
+            base_job_id=None,
             **self._limits(),
         )
 

@@ -171,6 +171,8 @@ class JobDefinition:
     """Only versions saved with True can be promoted (clauses B121, B167)."""
     base_version: int | None = None
     """The version of the same job and environment that this one was loaded from (B112, B113)."""
+    base_job_id: str | None = None
+    """Id of the job that `base_version` is one of; None for this job itself."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class ScheduleDefinition(_message.Message):
     def __init__(self, cron: _Optional[str] = ..., timezone: _Optional[str] = ..., run_after_job_id: _Optional[str] = ..., run_after_job_name: _Optional[str] = ..., run_after_condition: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class JobDefinition(_message.Message):
-    __slots__ = ("name", "display_name", "environment", "type", "run_as", "resources", "image", "origin", "bundle", "entrypoint", "env", "app_section", "tasks", "schedule", "fail_after", "expire_after", "acl", "repository_verified", "base_version")
+    __slots__ = ("name", "display_name", "environment", "type", "run_as", "resources", "image", "origin", "bundle", "entrypoint", "env", "app_section", "tasks", "schedule", "fail_after", "expire_after", "acl", "repository_verified", "base_version", "base_job_id")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class JobDefinition(_message.Message):
     ACL_FIELD_NUMBER: _ClassVar[int]
     REPOSITORY_VERIFIED_FIELD_NUMBER: _ClassVar[int]
     BASE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    BASE_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     name: str
     display_name: str
     environment: _common_pb2.Environment
@@ -96,7 +97,8 @@ class JobDefinition(_message.Message):
     acl: AccessList
     repository_verified: bool
     base_version: int
-    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ..., run_as: _Optional[str] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., image: _Optional[_Union[_common_pb2.ImageRecipe, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.CodeOrigin, _Mapping]] = ..., bundle: _Optional[_Union[_common_pb2.Bundle, _Mapping]] = ..., entrypoint: _Optional[str] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., app_section: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskDefinition, _Mapping]]] = ..., schedule: _Optional[_Union[ScheduleDefinition, _Mapping]] = ..., fail_after: _Optional[int] = ..., expire_after: _Optional[int] = ..., acl: _Optional[_Union[AccessList, _Mapping]] = ..., repository_verified: bool = ..., base_version: _Optional[int] = ...) -> None: ...
+    base_job_id: str
+    def __init__(self, name: _Optional[str] = ..., display_name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., type: _Optional[_Union[_common_pb2.JobType, str]] = ..., run_as: _Optional[str] = ..., resources: _Optional[_Union[_common_pb2.Resources, _Mapping]] = ..., image: _Optional[_Union[_common_pb2.ImageRecipe, _Mapping]] = ..., origin: _Optional[_Union[_common_pb2.CodeOrigin, _Mapping]] = ..., bundle: _Optional[_Union[_common_pb2.Bundle, _Mapping]] = ..., entrypoint: _Optional[str] = ..., env: _Optional[_Iterable[_Union[EnvVar, _Mapping]]] = ..., app_section: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskDefinition, _Mapping]]] = ..., schedule: _Optional[_Union[ScheduleDefinition, _Mapping]] = ..., fail_after: _Optional[int] = ..., expire_after: _Optional[int] = ..., acl: _Optional[_Union[AccessList, _Mapping]] = ..., repository_verified: bool = ..., base_version: _Optional[int] = ..., base_job_id: _Optional[str] = ...) -> None: ...
 
 class AccessList(_message.Message):
     __slots__ = ("read", "write", "operate", "access", "promote")
@@ -139,18 +141,20 @@ class SaveJobResponse(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[_common_pb2.State, str]] = ..., create_time: _Optional[int] = ..., image_key: _Optional[str] = ..., run_as: _Optional[str] = ...) -> None: ...
 
 class StartJobRequest(_message.Message):
-    __slots__ = ("idempotency_key", "name", "environment", "version", "run_date")
+    __slots__ = ("idempotency_key", "name", "environment", "version", "run_date", "now")
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_DATE_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     idempotency_key: str
     name: str
     environment: _common_pb2.Environment
     version: int
     run_date: str
-    def __init__(self, idempotency_key: _Optional[str] = ..., name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., version: _Optional[int] = ..., run_date: _Optional[str] = ...) -> None: ...
+    now: bool
+    def __init__(self, idempotency_key: _Optional[str] = ..., name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., version: _Optional[int] = ..., run_date: _Optional[str] = ..., now: bool = ...) -> None: ...
 
 class StartJobResponse(_message.Message):
     __slots__ = ("run_id", "version", "state", "job_id", "notices")
@@ -305,14 +309,16 @@ class PromoteJobResponse(_message.Message):
     def __init__(self, moves: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RemoveJobRequest(_message.Message):
-    __slots__ = ("name", "environment", "all_versions")
+    __slots__ = ("name", "environment", "all_versions", "version")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     ALL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     environment: _common_pb2.Environment
     all_versions: bool
-    def __init__(self, name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., all_versions: bool = ...) -> None: ...
+    version: int
+    def __init__(self, name: _Optional[str] = ..., environment: _Optional[_Union[_common_pb2.Environment, str]] = ..., all_versions: bool = ..., version: _Optional[int] = ...) -> None: ...
 
 class RemoveJobResponse(_message.Message):
     __slots__ = ("versions",)

@@ -176,7 +176,7 @@ class JobServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RemoveJob(self, request, context):
-        """Stops the job and hides all its versions, or the latest one only (WRITE; clause B125).
+        """Stops the job and hides all its versions, or one only (WRITE; clause B125).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -103,7 +103,7 @@ class JobServiceStub:
         datatailr.v1.job_pb2.RemoveJobRequest,
         datatailr.v1.job_pb2.RemoveJobResponse,
     ]
-    """Stops the job and hides all its versions, or the latest one only (WRITE; clause B125)."""
+    """Stops the job and hides all its versions, or one only (WRITE; clause B125)."""
 
     RestoreJob: grpc.UnaryUnaryMultiCallable[
         datatailr.v1.job_pb2.RestoreJobRequest,
@@ -196,7 +196,7 @@ class JobServiceAsyncStub:
         datatailr.v1.job_pb2.RemoveJobRequest,
         datatailr.v1.job_pb2.RemoveJobResponse,
     ]
-    """Stops the job and hides all its versions, or the latest one only (WRITE; clause B125)."""
+    """Stops the job and hides all its versions, or one only (WRITE; clause B125)."""
 
     RestoreJob: grpc.aio.UnaryUnaryMultiCallable[
         datatailr.v1.job_pb2.RestoreJobRequest,
@@ -307,7 +307,7 @@ class JobServiceServicer(metaclass=abc.ABCMeta):
         request: datatailr.v1.job_pb2.RemoveJobRequest,
         context: _ServicerContext,
     ) -> typing.Union[datatailr.v1.job_pb2.RemoveJobResponse, collections.abc.Awaitable[datatailr.v1.job_pb2.RemoveJobResponse]]:
-        """Stops the job and hides all its versions, or the latest one only (WRITE; clause B125)."""
+        """Stops the job and hides all its versions, or one only (WRITE; clause B125)."""
 
     @abc.abstractmethod
     def RestoreJob(

@@ -19,6 +19,11 @@ from datatailr.v1 import common_pb2, job_pb2, node_pb2, run_pb2
 Dt = Callable[..., Any]
 SECOND = 1_000_000
 BEGIN = 1_700_000_000 * SECOND
+SCHEDULE_OPTIONS = (
+    "-m/--at-minutes -M/--every-minute -a/--at-hours -H/--every-hour -w/--weekdays -d/--day-of-month "
+    "-i/--in-month -e/--every-month -z/--timezone -u/--run-after-job-uuid -r/--run-after-job-name "
+    "-o/--rundate-offset -c/--cron-string -j/--json -p/--pretty"
+)
 
 
 def a_definition(name: str = "my-flow") -> job_pb2.JobDefinition:
@@ -110,16 +115,27 @@ def test_help_at_every_level(dt: Dt, where: list[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("job ls", "-a/--all -u/--utc -o/--offset -b/--batch-size -j/--json -p/--pretty"),
-        ("job runs", "-u/--utc -o/--offset -b/--batch-size -j/--json -p/--pretty"),
+        (
+            "job ls",
+            "-f/--filter -s/--sort -a/--all -u/--utc -o/--offset -b/--batch-size -j/--json -p/--pretty",
+        ),
+        ("job runs", "-f/--filter -s/--sort -u/--utc -o/--offset -b/--batch-size -j/--json -p/--pretty"),
         (
             "job get",
             "-c/--show-children -e/--environment -v/--version -b/--build-logs -j/--json -p/--pretty -u/--utc",
         ),
-        ("job start", "-e/--environment -r/--run-date -v/--version -j/--json -p/--pretty"),
+        ("job start", "-e/--environment -r/--run-date -v/--version -N/--now -j/--json -p/--pretty"),
+        ("job save", SCHEDULE_OPTIONS),
+        ("job run", SCHEDULE_OPTIONS),
+        ("job cron", "-m/--at-minutes -M/--every-minute -a/--at-hours -H/--every-hour -w/--weekdays"),
+        (
+            "job modify",
+            "-v/--version -e/--environment -c/--child -s/--schedule -m/--memory -N/--num-cpus "
+            "-d/--display-name -a/--app-section -g/--groups -u/--users -o/--others -r/--run-as",
+        ),
         ("job stop", "-e/--environment -b/--by-run-id"),
         ("job rerun", "-v/--version -f/--full"),
-        ("job rm", "-e/--environment -a/--all"),
+        ("job rm", "-e/--environment -v/--version -a/--all"),
         ("job restore", "-e/--environment -v/--version -a/--all"),
         ("job versions", "-e/--environment -j/--json -p/--pretty"),
         ("log read", "-l/--lines -i/--run-id -e/--environment -c/--child-num -r/--stderr -f/--follow"),

@@ -75,6 +75,7 @@ class FakeState:
         self.answers: dict[str, Any] = {}
         self.removed_calls = 0
         self.starts = 0
+        self.list_requests: list[Any] = []
         self.promotions = 0
         self.log = b""
         self.log_requests: list[log_pb2.ReadLogRequest] = []
@@ -306,8 +307,9 @@ class _Jobs(job_pb2_grpc.JobServiceServicer):
         return job_pb2.GetJobResponse(job=self._job(len(self._state.saved), request.name, context))
 
     def ListJobs(self, request: Any, context: Any) -> Any:
+        self._state.list_requests.append(request)
         jobs = self._state.answers.get("jobs", [])
-        begin = int(request.page_token or 0)
+        begin = int(request.page_token or request.offset)
         page = jobs[begin : begin + 2]
         token = str(begin + 2) if begin + 2 < len(jobs) else ""
         return job_pb2.ListJobsResponse(jobs=page, next_page_token=token)
@@ -367,9 +369,10 @@ class _Runs(run_pb2_grpc.RunServiceServicer):
         return run_pb2.GetRunResponse(run=self._state.runs[request.run_id])
 
     def ListRuns(self, request: Any, context: Any) -> Any:
+        self._state.list_requests.append(request)
         runs = [run for _, run in sorted(self._state.runs.items(), reverse=True)]
         runs = [run for run in runs if request.name in ("", run.job_name, run.job_id)]
-        begin = int(request.page_token or 0)
+        begin = int(request.page_token or request.offset)
         size = request.page_size or 100
         token = str(begin + size) if begin + size < len(runs) else ""
         return run_pb2.ListRunsResponse(runs=runs[begin : begin + size], next_page_token=token)

@@ -377,8 +377,9 @@ def test_all_pages_of_jobs_are_read(platform: GrpcPlatform, state: FakeState) ->
     state.answers["jobs"] = [job] * 5
     assert len(platform.list_jobs()) == 5
 
-    with pytest.raises(InvalidRequestError, match="filter"):
-        platform.list_jobs(filter="name = x")
+    platform.list_jobs(environment="pre", filter="name = x")
+    assert state.list_requests[-1].filter == "name = x"
+    assert state.list_requests[-1].environment == common_pb2.ENVIRONMENT_PRE
 
 
 def output(text: str, offset: int = 0, *, stderr: bool = False) -> image_pb2.WatchBuildResponse:
