@@ -114,11 +114,17 @@ class ControlPlaneMachine(RuleBasedStateMachine):
         """The next steps share one commit."""
         self.gathered = count
 
-    @rule(seconds=st.sampled_from(WAITS), late=st.sampled_from([False, False, False, True]))
-    def wait(self, seconds: float, late: bool) -> None:
+    @rule(
+        seconds=st.sampled_from(WAITS),
+        late=st.sampled_from([False, False, False, True]),
+        joined=st.booleans(),
+    )
+    def wait(self, seconds: float, late: bool, joined: bool = False) -> None:
+        """Time goes on; with `joined` what is due then shares its commit with the next step."""
         self.finish()
         delta = round(seconds * SECOND)
         self.cluster.set_clock(wall=delta, mono=delta)
+        self.gathered = 2 if joined else 0
         self.submit(Tick(late))
 
     @rule(seconds=st.sampled_from([-3600, -7, 7, 3600]))

@@ -54,6 +54,14 @@ class StoryMachine(ControlPlaneMachine):
         build_all(self.cluster, self.seq)
         return [item for key, item in self.cluster.state.attempts.items() if key not in known]
 
+    def make_room(self) -> None:
+        """Everything that goes on ends, and the nodes take work."""
+        self.finish()
+        for agent in AGENTS:
+            if agent in self.cluster.state.agents:
+                self.submit(SetNodeSchedulable("admin", agent, True))
+        settle(self.cluster, AGENTS, self.seq, rounds=20)
+
     def tell(
         self, attempts: Iterable[Attempt], states: Iterable[AttemptState], kind: CauseKind | None = None
     ) -> None:
@@ -85,6 +93,10 @@ class StoryMachine(ControlPlaneMachine):
     def careers(self, first: AttemptState) -> None:
         """From one state to each other one; what the table does not have is inert."""
         attempts = self.begin(len(AttemptState))
+        if len(attempts) < len(AttemptState):
+            # No room among all that went before.
+            self.make_room()
+            attempts = self.begin(len(AttemptState))
         self.tell(attempts, [first] * len(attempts))
         self.gathered = len(attempts)
         self.tell(attempts, AttemptState)
@@ -93,7 +105,7 @@ class StoryMachine(ControlPlaneMachine):
     @rule(how=st.sampled_from(["silence", "bye", "journal", "forgotten", "cancel", "cancel unheard", "time"]))
     def ends_from_outside(self, how: str) -> None:
         """Attempts in all states end, or are told to, by something else than their own report."""
-        attempts = self.begin(len(LIVE) + 1, join=True, fail_after=SECOND // 3)
+        attempts = self.begin(len(LIVE) + 2, join=True, fail_after=SECOND // 3)
         if not attempts:
             return
         self.tell(attempts, LIVE)
@@ -107,7 +119,11 @@ class StoryMachine(ControlPlaneMachine):
         elif how in ("journal", "forgotten"):
             self.join(agent, "j2" if how == "journal" else "j1", "none", 4 * GIB, 3, True, 0, False)
         else:
-            self.tell(attempts[1:2], [AttemptState.FAILED], CauseKind.NODE_FAULT)
+            # One waits for its pause, one for a node.
+            for other in self.connected():
+                self.submit(SetNodeSchedulable("admin", other.agent_id, False))
+            last = (AttemptState.FAILED, AttemptState.LOST)
+            self.tell(attempts[len(LIVE) :], last, CauseKind.NODE_FAULT)
             if how == "cancel unheard":
                 self.leave(agent, "cut")
             if how == "time":
@@ -115,6 +131,8 @@ class StoryMachine(ControlPlaneMachine):
                 self.tell(attempts[2:], [AttemptState.CANCELLED] * 3)
             else:
                 self.submit(CancelRun("bob", attempts[0].run_id))
+            if how == "cancel":
+                self.tell(attempts, [AttemptState.CANCELLED] * len(attempts))
 
     @rule(busy=st.booleans(), then=st.sampled_from(AFTER_DRAIN))
     def drained(self, busy: bool, then: str) -> None:

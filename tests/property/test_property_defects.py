@@ -127,3 +127,17 @@ def test_builds_that_went_on_over_a_cut_count_on_both_sides() -> None:
     assert agent.builds_sent == node.received_builds == 1
     world.begin(((),), requirements="numpy")
     world.settle()
+
+
+def test_an_answer_forgotten_and_given_anew_in_one_round_is_kept() -> None:
+    cluster = Cluster(CoreSettings())
+    _running(cluster)
+    command = StartVersion("alice", "flow", idempotency_key="k", request_digest="d")
+    first = cluster.do(command)
+    cluster.set_clock(wall=cluster.settings.idempotency_life, mono=SECOND)
+    cluster.step(Tick())
+    second = cluster.do(command)
+    assert second != first
+    cluster.restart()
+    assert cluster.do(command) == second
+    cluster.close()

@@ -45,6 +45,9 @@ def remember(state: State, actor: str, key: str, request_digest: str, reply: Rep
     kept = Remembered(request_digest, reply, now.wall + state.settings.idempotency_life)
     state.remembered[actor, key] = kept
     state.dirty.remembered[actor, key] = kept
+    if (actor, key) in state.dirty.forgotten:
+        # Its last answer ran out in this very round; the row is written anew and must not go.
+        state.dirty.forgotten.remove((actor, key))
     if len(state.remembered) > state.settings.idempotency_limit:
         _forget(state, next(iter(state.remembered)))
 
