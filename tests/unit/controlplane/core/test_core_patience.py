@@ -142,6 +142,14 @@ def test_a_stop_waits_for_lease_and_grace(world: World, run: Run) -> None:
     assert run.state is RunState.CANCELLED
 
 
+def test_a_stop_whose_keeper_died_is_no_reason_to_try_again(world: World, run: Run) -> None:
+    attempt = world.attempt(run)
+    world.do(CancelRun("alice", run.run_id))
+    world.report(attempt, AttemptState.FAILED, kind=CauseKind.LOST_BY_RUNTIME)
+    assert run.state is RunState.CANCELLED and run.tasks[0].state is TaskState.CANCELLED
+    assert run.tasks[0].fence == 1
+
+
 def test_a_pause_of_the_control_plane_does_not_use_up_the_patience(world: World, run: Run) -> None:
     attempt = world.attempt(run)
     world.cut()
