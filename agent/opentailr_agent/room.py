@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import time
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -55,7 +55,7 @@ class Room:
 
     Args:
         give_back: Frees what caches hold for nobody.
-        clock: Monotonic seconds.
+        clock: Monotonic seconds; the loop's own unless given.
         sleep: Waits; tests give others.
     """
 
@@ -63,13 +63,13 @@ class Room:
         self,
         give_back: Callable[[], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._give_back = give_back
-        self._clock = clock
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
-        self._refused = -_AFTER
+        self._refused = -math.inf
         self._what = ""
         self._waiting = 0
         self._log = structlog.get_logger("room")

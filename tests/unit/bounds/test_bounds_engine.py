@@ -231,3 +231,12 @@ def test_uploads_that_were_cut_are_removed_after_a_day(tmp_path: Path) -> None:
     FileObjectStore(tmp_path / "objects").close()
     assert not old.exists()
     assert young.exists()
+
+
+async def test_a_flood_is_committed_in_rounds(
+    engine: Engine, store: FailingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "ROUND_LIMIT", 4)
+    await asyncio.gather(*(engine.execute(save(number)) for number in range(20)))
+    assert max(len(batch.versions) for batch in store.commits) <= 4
+    assert sum(len(batch.versions) for batch in store.commits) == 20
