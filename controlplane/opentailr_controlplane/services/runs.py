@@ -212,6 +212,7 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             while True:
                 if resync:
                     run = await self._lookup.run(run.run_id, Permission.READ)
+                    look.told = self._reasons_now(run)
                     async for message in self._present(run):
                         yield message
                     resync = False
@@ -241,16 +242,22 @@ class RunService(run_pb2_grpc.RunServiceServicer):
         """The run and those waiting tasks whose reasons changed; None when nobody needs to hear of it yet."""
         look.silence += look.pause
         look.pause = min(2 * look.pause, _WATCH_SILENCE)
-        idle = self._engine.waiting_tasks(run.run_id, limit=_LOOKED_AT)
-        reasons = self._engine.waiting_for(run.run_id, idle)
-        changed = [task_id for task_id in idle if reasons.get(task_id, ()) != look.told.get(task_id)]
+        reasons = self._reasons_now(run)
+        changed = [
+            task_id for task_id in reasons if task_id >= 0 and reasons[task_id] != look.told.get(task_id)
+        ]
         if reasons == look.told and look.silence < _WATCH_SILENCE:
             return None
         look.told, look.silence = reasons, 0.0
-        rows = [row for task_id in changed if (row := await self._reads.task(run.run_id, task_id))]
+        rows = await self._reads.some_tasks(run.run_id, changed) if changed else []
         return run_pb2.WatchRunResponse(
             run=self._run_out(run), tasks=fit(await self._tasks_out(run, rows)), synced=True
         )
+
+    def _reasons_now(self, run: RunRow) -> Mapping[int, Sequence[str]]:
+        """Why the run (-1) and the first of its tasks wait that nothing but the platform keeps."""
+        idle = self._engine.waiting_tasks(run.run_id, limit=_LOOKED_AT)
+        return self._engine.waiting_for(run.run_id, idle)
 
     async def _present(self, run: RunRow) -> AsyncIterator[run_pb2.WatchRunResponse]:
         after, first = -1, True

@@ -134,6 +134,15 @@ class Reads:
         found = await self.tasks(run_id, after=task_id - 1, limit=1)
         return found[0] if found and found[0].task_id == task_id else None
 
+    async def some_tasks(self, run_id: int, task_ids: Sequence[int]) -> list[TaskRow]:
+        """These tasks of a run by ascending id, those that exist; at most some hundred."""
+        statement = (
+            _rows(run_tasks, TaskRow)
+            .where(run_tasks.c.run_id == run_id, run_tasks.c.task_id.in_(list(task_ids)))
+            .order_by(run_tasks.c.task_id)
+        )
+        return [TaskRow(*row) for row in await self._all(statement)]
+
     async def outcomes(self, run_id: int, task_ids: Sequence[int]) -> dict[int, OutcomeRow]:
         """The long parts of outcomes, for those of the tasks that have one."""
         found: dict[int, OutcomeRow] = {}
