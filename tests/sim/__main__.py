@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0:200", metavar="FROM:TO", help="or one number")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--plant", default="", choices=("", *PLANTS), help="a mistake to put into the code")
+    parser.add_argument("--failures", type=int, default=20, help="end after so many failed seeds")
     parser.add_argument("--trace", action="store_true", help="print every event of every seed")
     options = parser.parse_args(arguments)
     first, colon, last = options.seeds.partition(":")
@@ -89,6 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
                 for result in results:
                     tally.add(result)
                     _show(result)
+                if len(tally.failed) >= options.failures:
+                    pool.shutdown(cancel_futures=True)
+                    break
     print(*tally.lines(), sep="\n")
     print(f"{perf_counter() - began:.0f} s with {options.workers} workers")
     return 1 if tally.failed else 0

@@ -16,7 +16,7 @@ from opentailr_controlplane.core.commands import AgentCredit, AgentEvent
 from opentailr_controlplane.core.durable import durable_view
 from opentailr_controlplane.core.effects import Acknowledge, Desired, Effect
 from opentailr_controlplane.core.model import State
-from opentailr_controlplane.core.values import AgentState, CauseKind, Instant
+from opentailr_controlplane.core.values import AgentState, BuildState, CauseKind, Instant
 from opentailr_controlplane.core.values import AttemptState as A
 from opentailr_controlplane.store import loader
 
@@ -306,7 +306,9 @@ class Oracle:
         self.trace("build", build_id, machine)
         row = self.rows.builds.get(build_id)
         if row is not None:
-            self._demand(row.state < 100, 25, f"{build_id} is built after its end")
+            # One that was given up with its node may go on there.
+            over = row.state in (BuildState.READY, BuildState.FAILED)
+            self._demand(not over, 25, f"{build_id} is built after its end")
 
     # ------------------------------------------------------------------ agents
 

@@ -181,10 +181,11 @@ class Rows:
         self._demand(self.live.get(key) is None, 26, f"task {key}: ended with a live attempt")
         ends = self.ends[key]
         charged = [end for end in ends if self._by_user(end)]
+        platform = [end for end in ends if end not in charged and end.cause_kind != CauseKind.NODE_DRAINED]
         budget = self._oracle.world.settings.infra_budget
         self._demand(len(charged) <= 1, 8, f"task {key}: {len(charged)} attempts charged to the user")
         self._demand(
-            len(ends) - len(charged) <= budget + 1, 8, f"task {key}: {len(ends)} attempts, over the budget"
+            len(platform) <= budget + 1, 8, f"task {key}: {len(ends)} attempts, over the budget"
         )
         if row.state == T.SUCCEEDED and (old is None or old.state != T.SUCCEEDED):
             end = self.attempts.get(row.attempt_id)

@@ -176,9 +176,10 @@ def _surroundings(world: World) -> Iterator[None]:
         write(connection, batch)
         connection.world.oracle.committed(batch)
 
-    def observed_sync(logs: list[Any]) -> None:
-        sync_all(logs)
-        world.platform.synced_now([log.path for log in logs])
+    def observed_sync(logs: list[Any]) -> Any:
+        failed = sync_all(logs)
+        world.platform.synced_now([log.path for place, log in enumerate(logs) if place not in failed])
+        return failed
 
     def observed_advance(advance: Any) -> Any:
         def wrapped(record: Any, phase: Any) -> None:
