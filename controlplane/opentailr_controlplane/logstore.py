@@ -279,6 +279,9 @@ class FileLogStore:
             known = self._logs.get(key)
             if known is not None:
                 async with known.lock:
+                    if known.dirty:
+                        # A sync under way may have the file in hand.
+                        await self.sync()
                     await self._let_go(key, known)
             paths.append(self._path(*key))
         return await self._run(remove_files, paths)

@@ -13,7 +13,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from e2e_harness import BIN, Flow, Platform, Project, Ran, client_variables, eventually, run_command
+from e2e_harness import (
+    BIN,
+    Flow,
+    Platform,
+    Project,
+    Ran,
+    base_environment,
+    client_variables,
+    eventually,
+    run_command,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -189,6 +199,15 @@ def test_a_running_platform_is_not_restored(platform: Platform, tmp_path: Path) 
     assert refused.code == 3 and "datatailr down" in refused.err
     said = datatailr(platform, "restore", str(backup), "--force", code=3)
     assert "up` runs" in said.err
+
+
+def test_rules_of_retention_reach_the_control_plane(tmp_path: Path) -> None:
+    command = [str(BIN / "datatailr"), "up", "--data-dir", str(tmp_path / "data"), "--grpc-port", "0"]
+    environment = base_environment(tmp_path)
+    refused = run_command([*command, "--retain", "dev=soon"], environment, code=2, seconds=60)
+    assert "--retain 'dev=soon': 'soon' is no age" in refused.err
+    refused = run_command([*command, "--retain-logs", "test=1d"], environment, code=2, seconds=60)
+    assert "--retain-logs 'test=1d': begin with dev=, pre= or prod=" in refused.err
 
 
 def test_work_goes_on_while_a_backup_is_made(project: Project, platform: Platform, tmp_path: Path) -> None:

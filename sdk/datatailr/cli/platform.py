@@ -80,6 +80,17 @@ def up(
     strict_python: Annotated[
         bool, typer.Option("--strict-python", help="Refuse Python versions that are not on this machine.")
     ] = False,
+    retain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ENV=AGE[,COUNT]",
+            help="How long finished runs are kept, and how many of a job, by environment: dev=30d,10000.",
+        ),
+    ] = None,
+    retain_logs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ENV=AGE", help="How long the logs of finished runs are kept: dev=14d."),
+    ] = None,
 ) -> None:
     """Run a control plane and an agent here, in the foreground, until Ctrl-C.
 
@@ -112,6 +123,9 @@ def up(
     if strict_python:
         agent_arguments.append("--strict-python")
 
+    controlplane_arguments = [f"--retain={rule}" for rule in retain or ()]
+    controlplane_arguments += [f"--retain-logs={rule}" for rule in retain_logs or ()]
+
     if agent_port is None:
         agent_port = DEFAULT_AGENT_PORT if grpc_port == DEFAULT_GRPC_PORT else 0
 
@@ -127,6 +141,7 @@ def up(
         ready_file=ready_file,
         runtime=runtime,
         agent_arguments=tuple(agent_arguments),
+        controlplane_arguments=tuple(controlplane_arguments),
     )
     told = False
 

@@ -40,6 +40,7 @@ class UpOptions:
         ready_file: Written when both processes are ready.
         runtime: `process` or `docker`.
         agent_arguments: Further arguments for the agent.
+        controlplane_arguments: Further arguments for the control plane.
     """
 
     places: Places
@@ -49,6 +50,7 @@ class UpOptions:
     ready_file: Path | None = None
     runtime: str = "process"
     agent_arguments: tuple[str, ...] = ()
+    controlplane_arguments: tuple[str, ...] = ()
 
 
 def end_leftovers(places: Places) -> int:
@@ -284,6 +286,7 @@ class Supervisor:
                 *("--agent-port", str(options.agent_port)),
                 *("--http-port", str(options.http_port)),
                 *("--ready-file", str(options.places.ready("controlplane"))),
+                *options.controlplane_arguments,
             ],
         )
 

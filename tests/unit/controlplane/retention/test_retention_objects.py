@@ -170,6 +170,20 @@ async def test_log_files_of_unknown_origin_go_when_they_are_old(place: Place) ->
     assert await place.logs.read(f"run_{run_id}", Stream.STDOUT, 0) == b"it ran\n"
 
 
+async def test_a_log_that_is_removed_while_it_is_synced_harms_no_other(place: Place) -> None:
+    await asyncio.gather(
+        *(place.logs.append(f"att_{n}", Stream.STDOUT, offset=0, data=b"x" * 100_000) for n in range(20))
+    )
+    syncing = asyncio.create_task(place.logs.sync())
+    await asyncio.sleep(0)
+    await place.logs.remove([f"att_{n}" for n in range(0, 20, 2)])
+    await syncing
+    await place.logs.append("att_1", Stream.STDOUT, offset=100_000, data=b"y", end=True)
+    await place.logs.sync()
+    assert await place.logs.durable("att_1", Stream.STDOUT) == 100_001
+    assert place.log_files() == {f"att_{n}.out" for n in range(1, 20, 2)}
+
+
 async def test_results_of_a_removed_run_that_a_rerun_took_over_stay(place: Place) -> None:
     await place.save()
     first = await place.run()
