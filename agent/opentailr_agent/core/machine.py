@@ -19,6 +19,7 @@ from opentailr_agent.core.attempts import (
 )
 from opentailr_agent.core.ending import terminal_report
 from opentailr_agent.core.model import (
+    AnyReport,
     AttemptRecord,
     AttemptState,
     Cause,
@@ -245,6 +246,15 @@ def _acknowledge(state: NodeState, seq: int, out: list[do.Effect]) -> None:
             advance(record, Phase.ACKNOWLEDGED)
             out.append(do.SaveAttempt(record.attempt_id, record.fence, record.phase))
             retire_or_wait(record, out)
+
+    if state.synced and not state.draining and any(_tells_of_a_drain(entry.report) for entry in dropped):
+        # Told late, by a new process of the agent: the control plane took it that the node ends and closed
+        # its credit, which nothing else would open again.
+        out.append(do.SendCredit(state.attempt_limit, state.build_limit))
+
+
+def _tells_of_a_drain(report: AnyReport) -> bool:
+    return report.cause is not None and report.cause.kind is CauseKind.NODE_DRAINED
 
 
 def _drain(state: NodeState, now: int, out: list[do.Effect]) -> None:

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from opentailr_agent.core import effects as do
 from opentailr_agent.core import events as ev
 from opentailr_agent.core.machine import step
-from opentailr_agent.core.model import Desired, NodeState
+from opentailr_agent.core.model import (
+    AttemptRecord,
+    AttemptReport,
+    AttemptState,
+    Cause,
+    CauseKind,
+    Desired,
+    NodeState,
+    Phase,
+)
 from opentailr_agent.ports import EndState, Outcome
 
 
@@ -70,3 +79,16 @@ def test_while_a_slot_is_free_another_attempt_may_come(slots: int, moves: list[b
         unused = fleet.limit - fleet.sent
         assert 0 <= unused <= free
         assert 2 * unused >= free
+
+
+def test_credit_is_told_again_after_late_words_of_a_drain() -> None:
+    """The control plane closes the credit of a node that ends; a restarted agent did not end."""
+    state = NodeState(slots=4)
+    drained = Cause(CauseKind.NODE_DRAINED, "the operator of the node ended the agent and its attempts")
+    state.attempts["att_1"] = AttemptRecord("att_1", 1, Phase.DONE)
+    state.outbox.put(AttemptReport("att_1", 1, AttemptState.FAILED, 0, cause=drained))
+    step(state, ev.Welcomed(frozenset(), frozenset(), frozenset(), 0), 0)
+    stopped = ev.WantedAttempt("att_1", 1, Desired.STOP)
+    granted = step(state, ev.Assigned(full=True, base=0, revision=1, attempts=(stopped,)), 0)
+    assert do.SendCredit(4, 2) in granted
+    assert do.SendCredit(4, 2) in step(state, ev.Acknowledged(1), 0)
