@@ -6,9 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from cp_engine import FakeAgent
 from cp_world import World, task
 from retention_world import Place, one_pass
 
+from opentailr_controlplane.core.commands import AgentBye
 from opentailr_controlplane.store import retention as queries
 from opentailr_controlplane.store import schema
 from opentailr_controlplane.store.sqlite import SqliteStore
@@ -67,8 +69,13 @@ async def test_twenty_thousand_runs_made_and_removed_again_and_again(place: Plac
     await place.save()
     await place.run()
     sizes = []
-    for _ in range(3):
+    for number in range(3):
         sizes.append(await fill(place))
+        # These agents send no heartbeats, and a pass may last longer than a lease.
+        await place.agent.leave()
+        await place.engine.post(AgentBye(place.agent.agent_id, place.agent.epoch, False))
+        place.agent = FakeAgent(place.engine, f"agt_of_round_{number}")
+        await place.agent.connect()
         newest = await place.run()
         begun = time.monotonic()
         retention = await one_pass(place)
