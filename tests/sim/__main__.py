@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from time import perf_counter
 
-from .coverage import UNREACHED, all_moves, lifted
+from .coverage import UNREACHED, all_moves
 from .planted import PLANTS, planted
 from .world import Result, simulate
 
@@ -45,16 +45,18 @@ class Tally:
         """The report, for people."""
         yield (
             f"{self.seeds} seeds, {len(self.failed)} failed; {self.handles} callbacks, "
-            f"{self.counts['frame']} frames, {self.counts['commit']} commits, {self.counts['launch']} processes, "
+            f"{self.counts['frame']} frames, {self.counts['commit']} commits, "
+            f"{self.counts['launch']} processes, "
             f"{self.simulated / 3600:.1f} simulated hours"
         )
         for name, count in sorted(self.counts.items()):
             if name.startswith(("fault: ", "error: ")) or name in ("killed", "stale frames"):
                 yield f"  {count:8}  {name}"
-        every, reached = all_moves(), lifted(self.moves)
+        every, reached = all_moves(), self.moves
         yield f"transitions: {len(every & reached)} of {len(every)} reached"
         for move in sorted(every - reached):
-            yield f"  not reached: {' '.join(move)}{'  (' + UNREACHED[move] + ')' if move in UNREACHED else ''}"
+            reason = f" ({UNREACHED[move]})" if move in UNREACHED else ""
+            yield f"  not reached: {' '.join(move)}{reason}"
         yield f"{1000 * self.seconds / max(1, self.seeds):.0f} ms of a core for each seed"
 
 

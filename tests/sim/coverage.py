@@ -15,12 +15,9 @@ def all_moves() -> set[Move]:
     moves = {
         (machine, source.name, target.name) for machine, table in MACHINES.items() for source, target in table
     }
-    return moves | {("phase", source.name, target.name) for source, targets in PHASES.items() for target in targets}
-
-
-def lifted(moves: set[Move]) -> set[Move]:
-    """Moves as observed, in the words of `all_moves`."""
-    return set(moves)
+    return moves | {
+        ("phase", source.name, target.name) for source, targets in PHASES.items() for target in targets
+    }
 
 
 UNREACHED: Final[dict[Move, str]] = {}

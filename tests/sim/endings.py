@@ -56,7 +56,9 @@ def _outcomes(world: World) -> None:
             if row.state in (wanted, T.CACHED, T.SKIPPED, T.CANCELLED):
                 continue
             spent = len(rows.ends[run_id, task_id]) > budget
-            stored = any(end.cause_message.startswith("the result could not") for end in rows.ends[run_id, task_id])
+            stored = any(
+                end.cause_message.startswith("the result could not") for end in rows.ends[run_id, task_id]
+            )
             if not spent and not stored:
                 oracle.fail(f"task {run_id}/{task_id} is {T(row.state).name}, its function would {ending}")
 

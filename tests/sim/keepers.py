@@ -72,7 +72,9 @@ class Proc:
     outcome: Outcome | None = None
     """What a keeper could tell of the end."""
     result: bytes | None = None
-    written: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
+    written: dict[str, bytearray] = field(
+        default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()}
+    )
     stop_at: float = 0.0
     timers: list[Handle] = field(default_factory=list)
     removed: bool = False

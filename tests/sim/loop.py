@@ -1,7 +1,7 @@
 """An event loop in virtual time: one seed decides every order, so one seed is one history.
 
-Every callback belongs to a simulated process (or to the world around them). A process has a monotonic clock of
-its own, can be paused, and can be killed: a killed process simply never runs again, so no `finally` of
+Every callback belongs to a simulated process (or to the world around them). A process has a monotonic clock
+of its own, can be paused, and can be killed: a killed process simply never runs again, so no `finally` of
 it is carried out, as with SIGKILL.
 """
 
@@ -12,6 +12,7 @@ import contextvars
 import heapq
 import random
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -209,7 +210,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready.extend(parked)
 
     def unwind(self) -> None:
-        """The end of the world: every task is cancelled and runs to its end, those of killed processes too."""
+        """The end of the world: every task is cancelled and runs to its end, also of killed processes."""
         self._unwinding = True
         self._timers = [entry for entry in self._timers if entry[2].process is not None]
         heapq.heapify(self._timers)
@@ -254,14 +255,22 @@ class SimLoop(asyncio.AbstractEventLoop):
     call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
     def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
     ) -> Handle:
         true = when if self.current is None else self.current.true(when)
         handle = Handle(true, callback, args, context or contextvars.copy_context())
         return self._arm(max(true, self.now), handle)
 
     def call_later(  # type: ignore[override]
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
     ) -> Handle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
@@ -296,11 +305,9 @@ class SimLoop(asyncio.AbstractEventLoop):
 
         def work() -> None:
             try:
-                result = func(*args)
+                answer: Callable[..., None] = partial(_succeed, future, func(*args))
             except BaseException as error:
-                answer: Callable[[], None] = lambda error=error: _fail(future, error)  # type: ignore[misc]
-            else:
-                answer = lambda: _succeed(future, result)  # noqa: E731
+                answer = partial(_fail, future, error)
             delay = self.chance.random() * self.disk_delay * 0.2
             self._arm(self.now + delay, Handle(self.now + delay, answer, (), context))
 

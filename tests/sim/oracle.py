@@ -110,7 +110,9 @@ class Oracle:
         for effect in effects:
             if isinstance(effect, Desired):
                 agent = state.agents[effect.agent_id]
-                self._sets[effect.agent_id][effect.revision] = frozenset(agent.attempts) | frozenset(agent.builds)
+                self._sets[effect.agent_id][effect.revision] = frozenset(agent.attempts) | frozenset(
+                    agent.builds
+                )
                 for order in effect.attempts:
                     known = self.rows.attempts.get(order.attempt_id)
                     self._demand(known is not None, 1, f"{order.attempt_id} leaves before it is on disk")
@@ -126,7 +128,8 @@ class Oracle:
                 if row.state == A.ASSIGNED and row.attempt_id in state.attempts:
                     found = state.agents[row.agent_id].state
                     self._demand(
-                        found in (AgentState.READY, AgentState.SUSPECT, AgentState.SYNCING, AgentState.DRAINING)
+                        found
+                        in (AgentState.READY, AgentState.SUSPECT, AgentState.SYNCING, AgentState.DRAINING)
                         and (row.assigned_time != self._wall(now) or found is AgentState.READY),
                         10,
                         f"{row.attempt_id} given to a node that is {found.name}",
@@ -151,7 +154,9 @@ class Oracle:
         mine, stored = durable_view(state), durable_view(loaded)
         for part, value in mine.items():
             if value != stored[part]:
-                self.fail(f"invariant 1: {part} in memory differs from the store: {_difference(value, stored[part])}")
+                self.fail(
+                    f"invariant 1: {part} in memory is not the stored one: {_difference(value, stored[part])}"
+                )
 
     def restarting(self, now: Instant) -> None:
         """A control plane begins: what it heard before counts no more."""
@@ -223,14 +228,20 @@ class Oracle:
         if row.state == A.FAILED and row.cause_kind in USER_CAUSES - {CauseKind.RESULT}:
             wanted = "fail"
         if wanted is not None:
-            self._demand(proc is not None and proc.end == wanted, 4, f"{about}: the truth is {proc and proc.end!r}")
+            self._demand(
+                proc is not None and proc.end == wanted, 4, f"{about}: the truth is {proc and proc.end!r}"
+            )
         if row.state == A.REJECTED:
             self._demand(proc is None, 4, f"{about}: was started")
         if row.state == A.CANCELLED:
             self._demand(bool(row.stop_wanted), 19, f"{about}: nobody asked for it")
-            self._demand(proc is None or proc.end in ("stopped", "lost"), 4, f"{about}: it was {proc and proc.end}")
+            self._demand(
+                proc is None or proc.end in ("stopped", "lost"), 4, f"{about}: it was {proc and proc.end}"
+            )
         if row.cause_kind == CauseKind.LOST_BY_RUNTIME:
-            self._demand(proc is None or proc.end == "lost", 32, f"{about}: the truth is {proc and proc.end!r}")
+            self._demand(
+                proc is None or proc.end == "lost", 32, f"{about}: the truth is {proc and proc.end!r}"
+            )
         if row.cause_kind == CauseKind.NODE_RESTARTED:
             self._demand(node.boot > 1, 32, f"{about}: the node never restarted")
 
@@ -276,7 +287,9 @@ class Oracle:
         self._demand(earlier is None, 15, f"{attempt_id} ordered on {machine}, before on {earlier}")
         self._ordered[attempt_id] = machine
         phase = self._phases.get((machine, attempt_id))
-        self._demand(phase is Phase.STARTING, 15, f"{attempt_id} started without a journalled intent ({phase})")
+        self._demand(
+            phase is Phase.STARTING, 15, f"{attempt_id} started without a journalled intent ({phase})"
+        )
 
     def launched(self, proc: Proc) -> None:
         """A process exists."""
@@ -292,7 +305,9 @@ class Oracle:
         alive = [one for one in node.keepers.procs.values() if one.alive]
         memory = sum(one.memory_bytes for one in alive)
         self._demand(memory <= node.memory, 9, f"{node.name}: processes use {memory} of {node.memory}")
-        self._demand(len(alive) <= node.slots, 9, f"{node.name}: {len(alive)} processes on {node.slots} slots")
+        self._demand(
+            len(alive) <= node.slots, 9, f"{node.name}: {len(alive)} processes on {node.slots} slots"
+        )
         for task_id, path in proc.order.inputs.items():
             right = path.read_bytes() == self.expected(row.run_id, task_id)
             self._demand(right, 7, f"{proc.attempt_id}: input {task_id} is not the outcome of its task")
@@ -319,7 +334,9 @@ class Oracle:
             if isinstance(effect, do.SaveAttempt):
                 key = (node.name, effect.attempt_id)
                 before = self._phases.get(key, Phase.ACCEPTED)
-                self._demand(effect.phase >= before, 2, f"{effect.attempt_id}: journal back to {effect.phase.name}")
+                self._demand(
+                    effect.phase >= before, 2, f"{effect.attempt_id}: journal back to {effect.phase.name}"
+                )
                 self._phases[key] = effect.phase
             elif isinstance(effect, do.SaveReport):
                 report = effect.entry.report
@@ -329,7 +346,9 @@ class Oracle:
                 journal_id = node.journal.opened.journal_id
                 acked = self.rows.acked[node.agent_id, journal_id]
                 self._demand(
-                    acked >= effect.seq, 13, f"{node.name} forgets reports up to {effect.seq}, durable is {acked}"
+                    acked >= effect.seq,
+                    13,
+                    f"{node.name} forgets reports up to {effect.seq}, durable is {acked}",
                 )
 
     def lost_journal(self, node: Node) -> None:
@@ -357,7 +376,9 @@ class Oracle:
             )
         box = state.outbox
         bound = box.window + 2 * (node.slots + len(state.attempts)) + 8
-        self._demand(len(box.entries) + len(box.waiting) <= bound, 22, f"{node.name}: outbox of {len(box.entries)}")
+        self._demand(
+            len(box.entries) + len(box.waiting) <= bound, 22, f"{node.name}: outbox of {len(box.entries)}"
+        )
         self._judge_view(node)
 
     def _judge_view(self, node: Node) -> None:
@@ -392,7 +413,9 @@ class Oracle:
         if answer.refused:
             return
         before = self._durable.get(key, 0)
-        self._demand(answer.durable_offset >= before, 21, f"log {key}: durable {before}, now {answer.durable_offset}")
+        self._demand(
+            answer.durable_offset >= before, 21, f"log {key}: durable {before}, now {answer.durable_offset}"
+        )
         self._durable[key] = max(before, answer.durable_offset)
 
     @property

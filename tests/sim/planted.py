@@ -52,7 +52,9 @@ def _report_of_another_attempt() -> list[Patch]:
     real = fleet._attempt_report
 
     def report(state: Any, agent: Any, entry: Any, now: Any) -> None:
-        if agent.attempts.get(entry.attempt_id) is None or not placement.live(agent.attempts[entry.attempt_id]):
+        if agent.attempts.get(entry.attempt_id) is None or not placement.live(
+            agent.attempts[entry.attempt_id]
+        ):
             _, _, run_id, task_id, _ = entry.attempt_id.split("_")
             run = state.runs.get(int(run_id))
             task = run.tasks[int(task_id)] if run is not None else None

@@ -184,9 +184,7 @@ class Rows:
         platform = [end for end in ends if end not in charged and end.cause_kind != CauseKind.NODE_DRAINED]
         budget = self._oracle.world.settings.infra_budget
         self._demand(len(charged) <= 1, 8, f"task {key}: {len(charged)} attempts charged to the user")
-        self._demand(
-            len(platform) <= budget + 1, 8, f"task {key}: {len(ends)} attempts, over the budget"
-        )
+        self._demand(len(platform) <= budget + 1, 8, f"task {key}: {len(ends)} attempts, over the budget")
         if row.state == T.SUCCEEDED and (old is None or old.state != T.SUCCEEDED):
             end = self.attempts.get(row.attempt_id)
             self._demand(
@@ -218,7 +216,9 @@ class Rows:
             return
         ended = row.state >= R.SUCCEEDED
         self._demand(
-            ended == (not self.open[run_id]), 26, f"run {run_id} is {R(row.state).name}, open: {self.open[run_id]}"
+            ended == (not self.open[run_id]),
+            26,
+            f"run {run_id} is {R(row.state).name}, open: {self.open[run_id]}",
         )
 
     def _capacity(self, agent_id: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from opentailr_controlplane.core.commands import (
@@ -77,7 +78,11 @@ class Workload:
             key = f"{name}-{turn}"
             if last and chance.random() < 0.4:
                 command: Command = Rerun(
-                    "alice", last, full=chance.random() < 0.3, idempotency_key=key, request_digest=f"rerun {last}"
+                    "alice",
+                    last,
+                    full=chance.random() < 0.3,
+                    idempotency_key=key,
+                    request_digest=f"rerun {last}",
                 )
             else:
                 command = StartVersion("alice", name, idempotency_key=key, request_digest="start")
@@ -89,7 +94,9 @@ class Workload:
                 await self._repeat(command, key, last)
             if chance.random() < 0.25:
                 await asyncio.sleep(chance.random() * 10)
-                cancel: Command = CancelRun("alice", last) if chance.random() < 0.7 else StopJob("alice", name)
+                cancel: Command = (
+                    CancelRun("alice", last) if chance.random() < 0.7 else StopJob("alice", name)
+                )
                 self.cancelled.add(last)
                 await self._ask(cancel, "")
             elif turn and chance.random() < 0.7:
@@ -108,7 +115,7 @@ class Workload:
         self._world.oracle.fail(f"invariant 24: key {key} was taken for another request: {reply}")
 
     async def _end_of(self, run_id: int) -> None:
-        while run_id in self._world.oracle.rows.open and self._world.oracle.rows.open[run_id]:
+        while self._world.oracle.rows.open.get(run_id):
             await asyncio.sleep(1.0)
 
     async def _operator(self) -> None:
@@ -116,7 +123,10 @@ class Workload:
         for _ in range(self._chance.choice((1, 2))):
             await asyncio.sleep(self._chance.random() * 20)
             node = self._chance.choice(self._world.nodes)
-            if await self._ask(SetNodeSchedulable("root", node.agent_id, False, "maintenance"), "") is not None:
+            if (
+                await self._ask(SetNodeSchedulable("root", node.agent_id, False, "maintenance"), "")
+                is not None
+            ):
                 await asyncio.sleep(self._chance.random() * 15)
                 await self._ask(SetNodeSchedulable("root", node.agent_id, True), "")
 
@@ -135,10 +145,9 @@ class Workload:
 
     async def _try(self, command: Command) -> Any:
         while True:
-            try:
+            with suppress(ConnectionError, Unavailable, ResourceExhausted):
                 return await self._world.platform.execute(command)
-            except (ConnectionError, Unavailable, ResourceExhausted):
-                await asyncio.sleep(0.2 + self._chance.random())
+            await asyncio.sleep(0.2 + self._chance.random())
 
     # ------------------------------------------------------------------ definitions
 
@@ -176,7 +185,10 @@ class Workload:
             middle = range(1, count - 1)
             return count, [(task, 0) for task in middle] + [(count - 1, task) for task in middle]
         return count, [
-            (task, upstream) for task in range(1, count) for upstream in range(task) if chance.random() < 1.5 / task
+            (task, upstream)
+            for task in range(1, count)
+            for upstream in range(task)
+            if chance.random() < 1.5 / task
         ]
 
     def _tasks(self, name: str, count: int, edges: Sequence[tuple[int, int]]) -> tuple[TaskDefinition, ...]:
@@ -189,7 +201,9 @@ class Workload:
             if chance.random() < bad:
                 ending = chance.choice(("fail", "oom"))
             large_output = 300_000 if chance.random() < 0.01 else 3_000
-            output = tuple(int(large_output * chance.random() ** 4) if chance.random() < 0.6 else 0 for _ in "oe")
+            output = tuple(
+                int(large_output * chance.random() ** 4) if chance.random() < 0.6 else 0 for _ in "oe"
+            )
             self._world.behaviours[name, f"t{task_id}"] = Behaviour(
                 longest * chance.random() + 0.001,
                 ending,

@@ -142,7 +142,7 @@ class World:
                 return f"{node.name} keeps {sorted(node.keepers.procs)}"
             agent = engine._state.agents.get(node.agent_id)
             if agent is None or agent.attempts or agent.builds or agent.state.name != "READY":
-                return f"{node.name} is {agent.state.name if agent else 'unknown'} with {agent and len(agent.attempts)}"
+                return f"{node.name} is {agent.state.name if agent else 'unknown'} to the control plane"
         return ""
 
 
@@ -206,7 +206,9 @@ def _surroundings(world: World) -> Iterator[None]:
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         structlog.configure(
-            processors=[alarm], wrapper_class=structlog.make_filtering_bound_logger(40), cache_logger_on_first_use=False
+            processors=[alarm],
+            wrapper_class=structlog.make_filtering_bound_logger(40),
+            cache_logger_on_first_use=False,
         )
         random.seed(world.check_chance.random())
         try:
