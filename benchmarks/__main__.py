@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import hotpath, restart, start
+from benchmarks import hotpath, listing, restart, start
 from benchmarks.platform import Platform
 from benchmarks.report import Row, table
 
@@ -14,6 +14,7 @@ BENCHMARKS: tuple[Callable[[Platform], list[Row]], ...] = (
     hotpath.chain,
     hotpath.fan_out,
     restart.restart,
+    listing.listing,
 )
 
 

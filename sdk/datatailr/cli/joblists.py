@@ -43,9 +43,7 @@ def list_jobs(
 
     Examples: `dt job ls -f "state = failed"` and `dt job ls -s -create_time --fields name,version`.
     """
-    from datatailr.filters import JOBS
-
-    check_expressions(filter, sort, JOBS)
+    check_expressions(filter, sort, "jobs")
     shape = Shape(json, pretty, fields, jq)
     connection = open_connection()
 
@@ -115,9 +113,7 @@ def list_runs(
 
     Examples: `dt job runs my-flow -b 5` and `dt job runs -f "state = [failed, stopped]" -s name`.
     """
-    from datatailr.filters import RUNS
-
-    check_expressions(filter, sort, RUNS)
+    check_expressions(filter, sort, "runs")
     shape = Shape(json, pretty, fields, jq)
     connection = open_connection()
 

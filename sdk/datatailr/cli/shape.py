@@ -7,15 +7,12 @@ import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from datatailr.cli.output import print_json
 from datatailr.errors import DatatailrError
-
-if TYPE_CHECKING:
-    from datatailr.filters import Listing
 
 FilterOption = Annotated[
     str,
@@ -99,17 +96,22 @@ class Shape:
                 print(json.dumps(result, ensure_ascii=False, indent=2 if self.pretty else None))
 
 
-def check_expressions(filter: str, sort: str, listing: Listing) -> None:
+def check_expressions(filter: str, sort: str, listing: Literal["jobs", "runs"]) -> None:
     """Refuse a filter or order with a mistake before anything is sent (clause B281).
 
     Raises:
         typer.BadParameter: names the token at fault.
     """
-    from datatailr.filters import FilterError, parse_filter, parse_sort
+    if not filter and not sort:
+        return
+
+    from datatailr.filters import JOBS, RUNS, FilterError, parse_filter, parse_sort
+
+    fields = JOBS if listing == "jobs" else RUNS
 
     try:
-        parse_filter(filter, listing)
-        parse_sort(sort, listing)
+        parse_filter(filter, fields)
+        parse_sort(sort, fields)
     except FilterError as error:
         raise typer.BadParameter(str(error), param_hint=f"--{error.part}") from None
 

@@ -235,6 +235,17 @@ def test_a_schedule_is_entered_once_and_left_by_stop(world: World) -> None:
     assert world.do(StartVersion("alice", "flow")).state is PeopleState.SCHEDULED  # type: ignore[union-attr]
 
 
+@pytest.mark.clause("B103", "B269")
+def test_a_scheduled_version_runs_now_when_told(world: World) -> None:
+    world.save(task(0), schedule="0 0 8 * * *")
+    reply = world.do(StartVersion("alice", "flow", now=True))
+    assert reply.run_id and reply.state is not PeopleState.SCHEDULED  # type: ignore[union-attr]
+    assert world.do(StartVersion("alice", "flow")).state is PeopleState.SCHEDULED  # type: ignore[union-attr]
+    assert world.do(StartVersion("alice", "flow", now=True)).run_id  # type: ignore[union-attr]
+    with pytest.raises(FailedPrecondition, match="schedule"):
+        world.do(StartVersion("alice", "flow"))
+
+
 @pytest.mark.clause("B105")
 def test_a_workflow_starts_again_while_it_runs(world: World) -> None:
     first = world.ready(task(0))
@@ -314,6 +325,16 @@ def test_remove_stops_and_hides_and_restore_brings_back(world: World) -> None:
         world.do(StartVersion("alice", "flow"))
     assert world.do(Restore("alice", "flow", version=2)).versions == (2,)  # type: ignore[union-attr]
     assert world.do(Restore("alice", "flow")).versions == (1,)  # type: ignore[union-attr]
+
+
+@pytest.mark.clause("B125", "B269")
+def test_one_version_can_be_removed(world: World) -> None:
+    for _ in range(3):
+        world.save(task(0))
+    assert world.do(Remove("alice", "flow", all_versions=False, version=2)).versions == (2,)  # type: ignore[union-attr]
+    with pytest.raises(NotFound):
+        world.do(Remove("alice", "flow", all_versions=False, version=2))
+    assert world.do(Remove("alice", "flow")).versions == (1, 3)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("job_type", [JobType.APP, JobType.SERVICE, JobType.EXCEL])
