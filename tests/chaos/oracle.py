@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ INFRA_BUDGET = 3
 """Extra attempts of a task after failures of the platform."""
 LOG_SECONDS = 30.0
 """Logs travel apart from states: the last of them may come a little later."""
+
+_USER_LINE = re.compile(r"^(out|err) \d{5} ", re.MULTILINE)
 
 _PLATFORM_CAUSES = frozenset(
     {
@@ -295,18 +298,18 @@ def _not_prefix(content: str, lines: str) -> str:
     What stands behind the lines is the end of an attempt that was asked to stop: a traceback of the
     interruption, or the platform's last line.
     """
-    same = lines[: len(content)]
-    if content == same:
+    if content == lines[: len(content)]:
         return ""
-    start = len(START)
-    body = content[start:]
+    # Without the first line it was ended before the user's code had its turn.
+    start = len(START) if content.startswith(START) else 0
+    body, planned = content[start:], lines[len(START) :] if start else ""
     kept = 0
-    for line in lines[start:].splitlines(keepends=True):
+    for line in planned.splitlines(keepends=True):
         if not body.startswith(line, kept):
             break
         kept += len(line)
-    rest = body[kept:]
-    if content.startswith(START) and rest.endswith(END) and "-----\n" not in rest.replace(END, ""):
+    rest = body[kept:].removesuffix(END)
+    if body.endswith(END) and not _USER_LINE.search(rest):
         return ""
     return _difference(content[: len(lines)], lines)
 

@@ -92,7 +92,7 @@ class Session:
 
     def logs(self) -> str:
         """The ends of the servers' logs and of those of the keepers."""
-        texts = [f"--- {server.name}\n{server.last_words(40)}" for server in self.world.servers]
+        texts = [f"--- {server.name}\n{server.last_words(80)}" for server in self.world.servers]
         keepers = sorted(self.world.folder.glob("agent*/runtime/**/keeper.log"))
         texts += [f"--- {path}\n{path.read_text(errors='replace')[-4000:]}" for path in keepers]
         return "\n".join(texts)
