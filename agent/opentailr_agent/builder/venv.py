@@ -35,6 +35,7 @@ from opentailr_agent.builder.interpreters import (
 from opentailr_agent.builder.platform import PlatformLibraries
 from opentailr_agent.builder.steps import BuildLog, StepError, run_step
 from opentailr_agent.bundles import remove_tree
+from opentailr_agent.config import ConfigError
 from opentailr_agent.flights import Flights
 
 MARKER: Final = ".opentailr.json"
@@ -318,7 +319,7 @@ def find_uv() -> Path:
     """The `uv` program of the package of that name, else the one on PATH.
 
     Raises:
-        RuntimeError: There is none.
+        ConfigError: There is none.
     """
     beside = Path(sysconfig.get_path("scripts")) / "uv"
 
@@ -328,7 +329,7 @@ def find_uv() -> Path:
     found = shutil.which("uv")
 
     if found is None:
-        raise RuntimeError("the program `uv` was not found; install it with `pip install uv`")
+        raise ConfigError("the program `uv` was not found; install it with `pip install uv`")
 
     return Path(found)
 

@@ -9,6 +9,7 @@ import pytest
 
 from opentailr_agent import inventory
 from opentailr_agent.backoff import Backoff
+from opentailr_agent.builder.venv import find_uv
 from opentailr_agent.config import ConfigError, load, machine_memory, parse_size
 from opentailr_agent.datadir import DataDir, DataDirBusyError, DataDirError, DataDirNewerError
 from opentailr_agent.flights import Flights
@@ -218,3 +219,13 @@ async def test_a_failure_reaches_every_waiter_and_is_not_kept() -> None:
     results = await asyncio.gather(*(flights.join("k", fails) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ValueError] * 3
     assert await flights.join("k", works) == 7
+
+
+def test_a_missing_uv_is_told_like_any_other_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="pip install uv"):
+        find_uv()
+    program = tmp_path / "uv"
+    program.touch(mode=0o700)
+    assert find_uv() == program
