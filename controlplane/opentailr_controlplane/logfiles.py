@@ -6,10 +6,11 @@ import asyncio
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .core.errors import InvalidArgument, ResourceExhausted
+from .core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from .files import sync_directory
 
 _LOG_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
@@ -58,6 +59,20 @@ class Write:
     data: bytes
     end: bool
     limited: bool
+
+
+def check_room(root: Path, writes: Iterable[Write], least: int) -> None:
+    """Raises ResourceExhausted when writes would leave less than `least` bytes free on the disk.
+
+    One look at the disk, made in the loop: far cheaper than the way to a thread and back.
+    """
+    size, log_id = 0, ""
+    for write in writes:
+        size += len(write.data)
+        log_id = log_id or Path(write.log.path).stem
+    disk = os.statvfs(root)
+    if size and size > disk.f_bavail * disk.f_frsize - least:
+        raise disk_full(log_id)
 
 
 def inspect(path: str) -> Extent:
@@ -187,3 +202,13 @@ def check_id(log_id: str) -> None:
             field="log_id",
             hint="give the id of an attempt",
         )
+
+
+def log_expired(log_id: str) -> FailedPrecondition:
+    """Why a log cannot be read (on) that retention has removed."""
+    return FailedPrecondition(
+        "log_expired",
+        f"the log {log_id} has been removed",
+        field="target",
+        hint="logs are kept for a time by environment; see --retain-logs of the control plane",
+    )

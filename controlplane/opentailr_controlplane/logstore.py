@@ -24,7 +24,6 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
-from .core.errors import FailedPrecondition
 from .files import FULL_DISK, fan_out
 from .logfiles import (
     Extent,
@@ -32,9 +31,11 @@ from .logfiles import (
     Write,
     append_all,
     check_id,
+    check_room,
     disk_full,
     find_tail,
     inspect,
+    log_expired,
     read_range,
     roll_back,
     sync_all,
@@ -358,11 +359,7 @@ class FileLogStore:
         """
         if not writes:
             return {}
-        # One look at the disk in the loop: far cheaper than the way to a thread and back.
-        disk = os.statvfs(self._root)
-        size = sum(len(write.data) for write in writes.values())
-        if size and size > disk.f_bavail * disk.f_frsize - self._min_free_bytes:
-            raise disk_full(next(iter(writes))[0])
+        check_room(self._root, writes.values(), self._min_free_bytes)
         # Opening belongs to it: most logs are one short chunk.
         results = await self._run(append_all, list(writes.values()))
         answers: dict[tuple[str, Stream], Appended] = {}
@@ -487,16 +484,6 @@ def log_path(log_id: str, stream: Stream) -> str:
     """Where a log lies below the directory of all logs."""
     shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
     return f"{shard}/{log_id}.{stream.value}"
-
-
-def log_expired(log_id: str) -> FailedPrecondition:
-    """Why a log cannot be read (on) that retention has removed."""
-    return FailedPrecondition(
-        "log_expired",
-        f"the log {log_id} has been removed",
-        field="target",
-        hint="logs are kept for a time by environment; see --retain-logs of the control plane",
-    )
 
 
 def _lock_order(key: tuple[str, Stream]) -> tuple[str, str]:
