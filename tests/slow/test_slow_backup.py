@@ -41,6 +41,8 @@ FIFTY = """
         for line in range(200):
             print(f"{{number}} line {{line}} " + "x" * 100, flush=True)
             time.sleep(0.005)
+        while number >= 30 and not (FOLDER.parent / "go").exists():
+            time.sleep(0.02)
         with open(FOLDER / f"{{number}}", "a") as visits:
             visits.write("x")
         return list(range(number, number + 20_000))
@@ -120,6 +122,7 @@ def test_a_platform_destroyed_in_the_middle_of_a_run_comes_back(
     assert len(secrets) == 1 and stat.S_IMODE(secrets[0].stat().st_mode) == 0o600
     assert stat.S_IMODE(backup.stat().st_mode) == 0o700
 
+    (tmp_path / "go").touch()
     finished_then = {path.name for path in (tmp_path / "visits").iterdir()}
     platform.kill()
     shutil.rmtree(platform.data)
@@ -154,6 +157,7 @@ def test_an_older_state_under_a_living_node(project: Project, platform: Platform
     flow, run_id = begin_fifty(project, tmp_path / "visits")
     backup = tmp_path / "backup"
     datatailr(platform, "backup", str(backup))
+    (tmp_path / "go").touch()
     flow.wait(run_id, seconds=100)
     later = Project(tmp_path / "later", platform, "later")
     lost = later.run(BEFORE.replace("before", "later"))

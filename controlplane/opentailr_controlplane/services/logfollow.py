@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from ..logfiles import Extent
-from ..logstore import FileLogStore, Stream, log_expired
+from ..logfiles import Extent, log_expired
+from ..logstore import FileLogStore, Stream
 
 QUIET = 10.0
 """Seconds without a byte after which the log of something that is over counts as complete though no end

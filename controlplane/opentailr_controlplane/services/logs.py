@@ -11,7 +11,8 @@ from datatailr.v1 import log_pb2, log_pb2_grpc
 from ..core.errors import InvalidArgument, NotFound
 from ..core.values import AttemptState, RunState, TaskState
 from ..errors import Aborted
-from ..logstore import CHUNK, Chunk, FileLogStore, Stream, log_expired
+from ..logfiles import log_expired
+from ..logstore import CHUNK, Chunk, FileLogStore, Stream
 from ..ports import Engine
 from ..security.access import Permission
 from ..store.reads import Reads
