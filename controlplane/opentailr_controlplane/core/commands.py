@@ -136,7 +136,8 @@ class SaveVersion(Command):
     """Saves a new immutable version (B98 to B101); answers `SaveReply`.
 
     `acl` None keeps the job's present list; a new job then takes `default_acl` (B240). The definition's
-    `run_as` is filled in by the caller. `checked` is filled in by the engine.
+    `run_as` is filled in by the caller. `checked` is filled in by the engine. An `instant` version is made
+    for one run of a workflow in dev: it changes nothing of the job and stands in no list (B55).
     """
 
     actor: str
@@ -146,6 +147,7 @@ class SaveVersion(Command):
     idempotency_key: str = ""
     request_digest: str = ""
     checked: CheckedDefinition | None = None
+    instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)

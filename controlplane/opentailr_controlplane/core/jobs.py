@@ -27,7 +27,8 @@ from .flow import cancel_run, check_fit, start_run
 from .images import check_pre_script, ensure_image
 from .model import Job, NeedsPlan, NeedsPrior, State, Version
 from .people import run_state, version_state
-from .values import Acl, Environment, ImageState, Instant, JobType, PeopleState, RunState
+from .schedules import check_predecessor
+from .values import Acl, Environment, ImageState, Instant, JobDefinition, JobType, PeopleState, RunState
 from .waiting import start_notices
 
 
@@ -89,12 +90,16 @@ def save(state: State, command: SaveVersion, now: Instant) -> SaveReply:
             hint="Choose another name.",
         )
     check_pre_script(state, definition.recipe)
+    if command.instant:
+        _check_instant(definition)
+    check_predecessor(state, definition)
     if job is None:
         acl = command.acl if command.acl is not None else command.default_acl
         job = _new_job(state, definition.name, definition.environment, definition.type, acl, now)
-    elif command.acl is not None:
-        job.acl = command.acl
-    job.display_name = definition.display_name
+        job.display_name = definition.display_name
+    elif not command.instant:
+        job.acl = command.acl if command.acl is not None else job.acl
+        job.display_name = definition.display_name
     definition_id = state.next_definition
     state.next_definition += 1
     state.dirty.counters = True
@@ -108,6 +113,7 @@ def save(state: State, command: SaveVersion, now: Instant) -> SaveReply:
         not definition.schedule.empty,
         now.wall,
         command.actor,
+        instant=command.instant,
     )
     job.next_version += 1
     job.versions[version.version] = version
@@ -248,6 +254,13 @@ def promote(state: State, command: Promote, now: Instant) -> PromoteReply:
             if found is None or found.removed:
                 continue
             version = found
+        if version.instant:
+            raise FailedPrecondition(
+                "version_instant",
+                f"Version {version.version} of {job.name!r} was made for one instant run only.",
+                field="version",
+                hint="Save the workflow and promote that version.",
+            )
         if not version.verified:
             raise FailedPrecondition(
                 "repository_not_verified",
@@ -339,7 +352,7 @@ def remove(state: State, command: Remove, now: Instant) -> VersionsReply:
         run_id for run_id in state.job_runs.get(job.job_id, {}) if state.runs[run_id].version in numbers
     ]
     _cancel(state, active, command.actor, now)
-    return VersionsReply(tuple(sorted(numbers)))
+    return _told(job, command.version, numbers)
 
 
 def restore(state: State, command: Restore, now: Instant) -> VersionsReply:
@@ -360,7 +373,32 @@ def restore(state: State, command: Restore, now: Instant) -> VersionsReply:
     for version in chosen:
         version.removed = False
         state.dirty.versions[job.job_id, version.version] = version
-    return VersionsReply(tuple(sorted(version.version for version in chosen)))
+    return _told(job, command.version, {version.version for version in chosen})
+
+
+def _told(job: Job, asked: int, numbers: set[int]) -> VersionsReply:
+    """The numbers without those of instant versions, which nobody saved, unless one was asked for."""
+    return VersionsReply(
+        tuple(sorted(number for number in numbers if number == asked or not job.versions[number].instant))
+    )
+
+
+def _check_instant(definition: JobDefinition) -> None:
+    if definition.type is not JobType.BATCH or definition.environment is not Environment.DEV:
+        raise InvalidArgument(
+            "instant_not_possible",
+            f"{definition.name!r} is of type {definition.type.text} in {definition.environment.text}; "
+            "instant runs are for workflows in dev.",
+            field="instant",
+            hint="Save a version and start that.",
+        )
+    if not definition.schedule.empty:
+        raise InvalidArgument(
+            "instant_not_possible",
+            f"{definition.name!r} has a schedule; an instant run happens once, at once.",
+            field="definition.schedule",
+            hint="Leave the schedule out.",
+        )
 
 
 def _new_job(

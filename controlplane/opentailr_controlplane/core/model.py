@@ -53,6 +53,8 @@ class Version:
     create_time: int
     created_by: str
     removed: bool = False
+    instant: bool = False
+    """Made for one run and in no list; only its number finds it (B55)."""
 
 
 @dataclass(slots=True)
@@ -77,10 +79,14 @@ class Job:
             (
                 self.versions[number]
                 for number in sorted(self.versions, reverse=True)
-                if not self.versions[number].removed
+                if not (self.versions[number].removed or self.versions[number].instant)
             ),
             None,
         )
+
+    def listed(self) -> list[int]:
+        """Numbers of the versions that are neither removed nor instant, ascending (B118)."""
+        return sorted(v.version for v in self.versions.values() if not (v.removed or v.instant))
 
 
 @dataclass(slots=True)

@@ -206,6 +206,7 @@ class VersionRow(NamedTuple):
     removed: bool
     create_time: int
     created_by: str
+    instant: bool = False
 
 
 class IdempotencyRow(NamedTuple):

@@ -224,6 +224,7 @@ def version_row(version: Version) -> VersionRow:
         version.removed,
         version.create_time,
         version.created_by,
+        version.instant,
     )
 
 

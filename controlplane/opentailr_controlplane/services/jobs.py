@@ -74,6 +74,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 default_acl=default_acl(user),
                 idempotency_key=request.idempotency_key,
                 request_digest=await asyncio.to_thread(request_digest, request),
+                instant=request.instant,
             ),
         )
         return job_pb2.SaveJobResponse(
@@ -159,7 +160,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             job = self._lookup.find(request.name, place)
             if job is not None:
                 check(current_user(), job.acl, Permission.READ, what=f"job {job.name!r}")
-                numbers.update(version.version for version in job.versions.values() if not version.removed)
+                numbers.update(job.listed())
         return job_pb2.ListVersionsResponse(versions=sorted(numbers))
 
     async def ListVersionTasks(
@@ -338,7 +339,14 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         version = self._engine.find_version(job, number)
         if version is not None:
             return version
-        known = sorted(version.version for version in job.versions.values() if not version.removed)
+        known = job.listed()
+        if not known and all(version.instant for version in job.versions.values()):
+            raise NotFound(
+                "job_not_found",
+                f"job {job.name!r} has no saved version in {job.environment.text}, only instant runs",
+                field="name",
+                hint="save it, or name the version that one of its runs had",
+            )
         if not known:
             raise NotFound(
                 "job_removed",

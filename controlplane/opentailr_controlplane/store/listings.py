@@ -138,7 +138,7 @@ class JobQuery:
         other = versions.alias()
         newest = (
             select(other.c.version)
-            .where(other.c.job_id == jobs.c.job_id)
+            .where(other.c.job_id == jobs.c.job_id, other.c.instant.is_(False))
             .order_by(other.c.version.desc())
             .limit(1)
             .correlate(jobs)

@@ -193,6 +193,7 @@ def _jobs(connection: sqlite3.Connection, state: State) -> None:
             row["create_time"],
             row["created_by"],
             bool(row["removed"]),
+            bool(row["instant"]),
         )
 
 

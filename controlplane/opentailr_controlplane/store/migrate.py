@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from .errors import NewerSchema
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Named here too, so that a database that is up to date needs no Alembic at start."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -133,6 +133,7 @@ versions = Table(
     _flag("removed"),
     _int("create_time"),
     _text("created_by"),
+    _flag("instant"),
 )
 
 images = Table(

@@ -115,14 +115,16 @@ class AccessList(_message.Message):
     def __init__(self, read: _Optional[_Iterable[int]] = ..., write: _Optional[_Iterable[int]] = ..., operate: _Optional[_Iterable[int]] = ..., access: _Optional[_Iterable[int]] = ..., promote: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SaveJobRequest(_message.Message):
-    __slots__ = ("idempotency_key", "definition", "definition_digest")
+    __slots__ = ("idempotency_key", "definition", "definition_digest", "instant")
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    INSTANT_FIELD_NUMBER: _ClassVar[int]
     idempotency_key: str
     definition: JobDefinition
     definition_digest: str
-    def __init__(self, idempotency_key: _Optional[str] = ..., definition: _Optional[_Union[JobDefinition, _Mapping]] = ..., definition_digest: _Optional[str] = ...) -> None: ...
+    instant: bool
+    def __init__(self, idempotency_key: _Optional[str] = ..., definition: _Optional[_Union[JobDefinition, _Mapping]] = ..., definition_digest: _Optional[str] = ..., instant: bool = ...) -> None: ...
 
 class SaveJobResponse(_message.Message):
     __slots__ = ("job_id", "version", "state", "create_time", "image_key", "run_as")
