@@ -15,4 +15,4 @@ def test_long_random_histories_of_a_node_keep_its_rules(tmp_path: Path) -> None:
     class Machine(NodeMachine):
         directory = tmp_path
 
-    run_machine(Machine, examples=600, steps=50)
+    run_machine(Machine, examples=300, steps=50)

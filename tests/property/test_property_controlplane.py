@@ -18,4 +18,4 @@ def test_after_every_step_of_random_histories_a_restart_equals_memory() -> None:
 
 @pytest.mark.slow
 def test_long_random_histories_keep_the_invariants() -> None:
-    run_machine(_Compared, examples=80, steps=50)
+    run_machine(_Compared, examples=40, steps=40)
