@@ -3,7 +3,7 @@
     meta      key TEXT PRIMARY KEY   value TEXT
               schema        version of this layout, 1
               journal_id    name of this journal; reports are numbered within it
-              machine_boot  the machine's boot id when the journal was last opened
+              machine_boot  the machine's boot id when the journal was last written
               next_seq      number of the next report
               revision      of the control plane's list that the journal reflects
     attempts  attempt_id TEXT PRIMARY KEY   fence INTEGER   phase INTEGER
@@ -14,7 +14,8 @@ Intent is written before the action, a report before it is sent. The file runs w
 Three rules make that sound:
 
 1. The machine's boot id is recorded. When it has changed, every attempt in the journal is over
-   and must be reported so, because its start may have been forgotten; none is started again.
+   and must be reported so, because its start may have been forgotten; none is started again. The new
+   id is written together with these ends: an agent killed before that finds the old one again.
 2. A changed boot id also begins a new `journal_id`: after a loss numbers of reports could be used
    twice, and the second use would be taken for a repeat.
 3. A result that does not travel inside its report is synced before the report is written.
@@ -77,6 +78,8 @@ class Journal:
 
     def __init__(self, path: Path, *, machine_boot: str, new_id: Callable[[], str]) -> None:
         self.path = path
+        self._new_boot = ""
+        """Boot id to be written with the next commit."""
         replaced = None
 
         try:
@@ -114,6 +117,11 @@ class Journal:
         with self._db:
             for effect in effects:
                 self._write(effect)
+
+            if self._new_boot:
+                self._set("machine_boot", self._new_boot)
+
+        self._new_boot = ""
 
     def close(self) -> None:
         """Closes the file; harmless to repeat."""
@@ -176,7 +184,8 @@ class Journal:
             rebooted = self._meta("machine_boot") != machine_boot
 
             if rebooted:
-                self._begin_anew(machine_boot, new_id)
+                self._begin_anew(new_id)
+                self._new_boot = machine_boot
 
             if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("malformed")
@@ -186,7 +195,7 @@ class Journal:
             db.close()
             raise
 
-    def _begin_anew(self, machine_boot: str, new_id: Callable[[], str]) -> None:
+    def _begin_anew(self, new_id: Callable[[], str]) -> None:
         """A new boot: a new name, and what was not acknowledged is numbered from 1 again."""
         with self._db:
             bodies = self._db.execute(_ALL_REPORTS).fetchall()
@@ -197,7 +206,6 @@ class Journal:
                 self._save_report(Entry(number, wire.decode_entry(body).report))
 
             self._set("journal_id", new_id())
-            self._set("machine_boot", machine_boot)
 
     def _put_aside(self) -> Path:
         number = 1

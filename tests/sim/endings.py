@@ -93,4 +93,4 @@ def _logs(world: World) -> None:
             if whole and kept != written:
                 oracle.fail(f"{about}: {len(kept)} of {len(written)} bytes are stored")
             if whole and path is not None and path.stat().st_mode & 0o200:
-                oracle.fail(f"{about}: stored and not ended")
+                oracle.fail(f"{about}: all {len(kept)} bytes are stored and not ended")

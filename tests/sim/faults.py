@@ -55,6 +55,8 @@ class Plan:
     window: int
     """Bytes that may be under way in one direction of a stream before its writer has to wait."""
     start_fails: float
+    slow_starts: float
+    """Share of starts that take seconds, as that of a new keeper does."""
     fragile_starts: bool
     """Programs may be killed again while they start."""
 
@@ -76,6 +78,7 @@ def draw_plan(chance: random.Random) -> Plan:
         severity=chance.choice((1, 3)),
         window=chance.choice((600, 4_000, 256_000)),
         start_fails=chance.choice((0.0, 0.0, 0.05)),
+        slow_starts=chance.choice((0.0, 0.1, 0.3)),
         fragile_starts=chance.random() < 0.2,
     )
 

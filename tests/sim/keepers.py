@@ -102,7 +102,13 @@ class Keepers:
         )
         self.procs[order.attempt_id] = proc
         node.world.oracle.launched(proc)
-        proc.timers.append(self._loop.world_call(0.002 + 0.01 * node.chance.random(), self._begin, proc))
+        proc.timers.append(self._loop.world_call(self._fork_seconds(), self._begin, proc))
+
+    def _fork_seconds(self) -> float:
+        chance = self._node.chance
+        if chance.random() < self._node.world.plan.slow_starts:
+            return 2.0 * chance.random()
+        return 0.002 + 0.01 * chance.random()
 
     def _begin(self, proc: Proc) -> None:
         if not proc.alive:
@@ -251,8 +257,11 @@ class Runtime:
             return
         if node.chance.random() < node.world.plan.start_fails:
             raise OSError("no keeper could be started")
+        slow = node.chance.random() < node.world.plan.slow_starts
+        if slow:
+            await asyncio.sleep(3.0 * node.chance.random())
         self._keepers.launch(order)
-        await asyncio.sleep(0.002 * node.chance.random())
+        await asyncio.sleep((1.0 if slow else 0.002) * node.chance.random())
 
     async def stop(self, attempt_id: str, grace_seconds: float) -> None:
         await asyncio.sleep(0.001 * self._node.chance.random())

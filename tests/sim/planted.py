@@ -338,9 +338,8 @@ def _stop_not_passed_on() -> list[Patch]:
 
 
 def _journal_name_kept() -> list[Patch]:
-    def begin_anew(self: Any, machine_boot: str, new_id: Any) -> None:
-        with self._db:
-            self._set("machine_boot", machine_boot)
+    def begin_anew(self: Any, new_id: Any) -> None:
+        pass
 
     return [(Journal, "_begin_anew", begin_anew)]
 

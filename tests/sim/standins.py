@@ -49,7 +49,7 @@ class Builder:
 
     async def _build(self, key: str, recipe: Recipe, build_id: str) -> BuiltEnvironment:
         self._node.world.oracle.building(build_id, self._node.name)
-        await asyncio.sleep(2.0 * self._node.chance.random())
+        await asyncio.sleep(2.0 * self._node.chance.random() ** 3)
         if "broken" in recipe.requirements:
             raise BuildError("no version of broken fits")
         self._node.images.add(key)
@@ -126,6 +126,7 @@ class SimJournal(Journal):
     def __init__(self, node: Node, path: Path, *, remembers: bool, **options: Any) -> None:
         self._node = node
         super().__init__(path, **options)
+        self._boot_at_first = self._new_boot
         self._since: list[list[do.JournalEffect]] = []
         self._base: bytes | None = None
         if remembers:
@@ -151,6 +152,6 @@ class SimJournal(Journal):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         self.path.write_bytes(self._base)
         with closing(sqlite3.connect(self.path)) as db:
-            self._db = db
+            self._db, self._new_boot = db, self._boot_at_first
             for effects in self._since[:kept]:
                 super().commit(effects)

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opentailr_controlplane.core.commands import (
@@ -70,7 +71,8 @@ class Workload:
         chance = self._chance
         name = f"job{number}"
         await asyncio.sleep(chance.random() * 3)
-        saved = await self._ask(self._save(name), f"save-{name}")
+        save = self._save(name)
+        saved = await self._ask(save, f"save-{name}")
         if saved is None:
             return
         last = 0
@@ -89,6 +91,10 @@ class Workload:
             reply = await self._ask(command, key)
             if reply is None:
                 continue
+            if "broken" in save.definition.recipe.python_requirements:
+                # Saved again, in the hope that it can be built now.
+                await asyncio.sleep(chance.random() * 10)
+                await self._ask(replace(save, idempotency_key="", request_digest=""), "")
             last = reply.run_id
             if chance.random() < 0.3:
                 await self._repeat(command, key, last)
@@ -153,7 +159,7 @@ class Workload:
 
     def _save(self, name: str) -> SaveVersion:
         chance = self._chance
-        broken = chance.random() < 0.04
+        broken = chance.random() < 0.07
         requirements = "broken==1" if broken else chance.choice(("", "numpy", "numpy", f"own-{name}"))
         definition = JobDefinition(
             name,
@@ -165,7 +171,7 @@ class Workload:
             Recipe("3.11", requirements),
             Bundle("b" * 64, 10, "pkg"),
             tasks=self._tasks(name, *self._shape()),
-            fail_after=int(chance.uniform(3, 20) * 1e6) if chance.random() < 0.08 else 0,
+            fail_after=int(chance.uniform(3, 20) * 1e6) if chance.random() < 0.12 else 0,
             expire_after=int(chance.uniform(1, 20) * 1e6) if chance.random() < 0.15 else 0,
         )
         return SaveVersion("alice", definition, idempotency_key=f"save-{name}", request_digest=f"save {name}")
@@ -209,7 +215,7 @@ class Workload:
                 ending,
                 large=chance.random() < 0.1,
                 output=(output[0], output[1]),
-                stubborn=chance.random() < 0.1,
+                stubborn=chance.random() < 0.2,
             )
             memory = chance.choice((128, 128, 256, 1024)) * MIB
             data = f"{name} {task_id}".encode()

@@ -217,9 +217,9 @@ def _surroundings(world: World) -> Iterator[None]:
             world.platform.kill()
             for node in world.nodes:
                 node.kill()
+            _take_apart(world)
             structlog.configure(**kept)
             random.setstate(randomness)
-            _take_apart(world)
 
 
 def _take_apart(world: World) -> None:

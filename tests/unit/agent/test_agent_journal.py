@@ -88,6 +88,7 @@ def test_a_new_boot_begins_a_new_journal_with_the_same_reports(tmp_path: Path) -
     journal = opened(path, boot="another", name="jrn_2")
     state = NodeState(slots=1)
     journal.load(state)
+    journal.commit([do.SaveAttempt("att_9", 1, Phase.DONE)])
     journal.close()
     assert journal.opened.rebooted
     assert journal.opened.journal_id == "jrn_2"
@@ -95,6 +96,18 @@ def test_a_new_boot_begins_a_new_journal_with_the_same_reports(tmp_path: Path) -
     again = opened(path, boot="another", name="jrn_3")
     again.close()
     assert again.opened.journal_id == "jrn_2"
+    assert not again.opened.rebooted
+
+
+def test_a_new_boot_is_new_until_what_it_ended_is_written(tmp_path: Path) -> None:
+    """An agent killed before that must not take the attempts of the earlier boot for its own."""
+    path = tmp_path / "journal.db"
+    filled(path)
+    opened(path, boot="another", name="jrn_2").close()
+    again = opened(path, boot="another", name="jrn_3")
+    again.close()
+    assert again.opened.rebooted
+    assert again.opened.journal_id == "jrn_3"
 
 
 def test_a_failed_commit_leaves_nothing(tmp_path: Path) -> None:
