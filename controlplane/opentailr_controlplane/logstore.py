@@ -216,8 +216,9 @@ class FileLogStore:
             return Appended(log.size, refused=True)
         beyond = chunk.offset + len(chunk.data)
         ends_here = chunk.end and not log.ended and beyond == log.size
-        if log.durable < log.size:
-            # What an earlier process wrote may not be synced; it is durable after the next sync.
+        if log.durable < log.size or (log.ended and not log.size):
+            # What an earlier process wrote may not be synced; it is durable after the next sync. So is the
+            # end of a log without a byte.
             self._mark_dirty(key, log)
         if beyond <= log.size and not ends_here:
             return Appended(log.size)
