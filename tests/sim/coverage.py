@@ -20,5 +20,19 @@ def all_moves() -> set[Move]:
     }
 
 
-UNREACHED: Final[dict[Move, str]] = {}
+_AT_ONCE: Final = "agents prepare in the step in which they accept, and tell PREPARING in its place"
+_RAN: Final = "an attempt that ran is not rejected by an agent of this release"
+_UNKNOWN: Final = (
+    "only for an attempt that the control plane does not know: after it was restored from a backup, "
+    "which simulated worlds do not do"
+)
+
+UNREACHED: Final[dict[Move, str]] = {
+    **{move: _AT_ONCE for move in all_moves() if move[0] == "attempt" and "ACCEPTED" in move},
+    ("attempt", "RUNNING", "REJECTED"): _RAN,
+    **{
+        ("phase", phase, "ACKNOWLEDGED"): _UNKNOWN
+        for phase in ("ACCEPTED", "PREPARING", "STARTING", "RUNNING", "ENDED")
+    },
+}
 """Edges that no world reaches, each with its reason."""

@@ -255,11 +255,11 @@ class Runtime:
         await asyncio.sleep(0.002 * node.chance.random())
         if order.attempt_id in self._keepers.procs:
             return
-        if node.chance.random() < node.world.plan.start_fails:
-            raise OSError("no keeper could be started")
         slow = node.chance.random() < node.world.plan.slow_starts
         if slow:
             await asyncio.sleep(3.0 * node.chance.random())
+        if node.chance.random() < node.world.plan.start_fails:
+            raise OSError("no keeper could be started")
         self._keepers.launch(order)
         await asyncio.sleep((1.0 if slow else 0.002) * node.chance.random())
 

@@ -55,7 +55,7 @@ class Workload:
         """Everybody starts."""
         for number in range(self._chance.choice((1, 1, 2, 3))):
             self._people.append(self._world.loop.world_task(self._person(number)))
-        if self._chance.random() < 0.25:
+        if self._chance.random() < 0.35:
             self._people.append(self._world.loop.world_task(self._operator()))
 
     @property
@@ -171,7 +171,7 @@ class Workload:
             Recipe("3.11", requirements),
             Bundle("b" * 64, 10, "pkg"),
             tasks=self._tasks(name, *self._shape()),
-            fail_after=int(chance.uniform(3, 20) * 1e6) if chance.random() < 0.12 else 0,
+            fail_after=int(chance.uniform(3, 20) * 1e6) if chance.random() < 0.2 else 0,
             expire_after=int(chance.uniform(1, 20) * 1e6) if chance.random() < 0.15 else 0,
         )
         return SaveVersion("alice", definition, idempotency_key=f"save-{name}", request_digest=f"save {name}")
