@@ -109,6 +109,7 @@ class Agent:
                 min_free_disk=settings.min_free_disk,
                 slots=settings.slots,
                 ready=self._write_ready_file,
+                leased=lambda: self._session.leased,
             )
         )
         longest = _NEAR_PAUSE if near else _FAR_PAUSE

@@ -186,6 +186,11 @@ class Session:
         self.active = False
         self.lease = Lease(15.0, 0.0)
 
+    @property
+    def leased(self) -> bool:
+        """Whether the control plane still takes this agent for alive, also while the stream is cut."""
+        return asyncio.get_running_loop().time() <= self.lease.until
+
     def send(self, frame: pb.ConnectRequest) -> None:
         """Queues a frame of the present session; dropped when there is none, because the next
         session begins with everything that matters."""

@@ -24,11 +24,7 @@ from opentailr_agent.core import effects as do
 from opentailr_agent.core import events as ev
 from opentailr_agent.core.ending import micros
 from opentailr_agent.core.machine import step
-from opentailr_agent.core.model import (
-    AnyReport,
-    NodeState,
-    Phase,
-)
+from opentailr_agent.core.model import AnyReport, NodeState, Phase
 from opentailr_agent.core.outbox import Entry
 from opentailr_agent.journal import Journal
 from opentailr_agent.logs.shipper import LogShipper
@@ -77,6 +73,8 @@ class Parts:
     ready: Callable[[], None]
     """Called once, when the first session has brought the node up to date."""
     clock: Callable[[], float] = time.time
+    leased: Callable[[], bool] = lambda: True
+    """Whether the control plane still takes this agent for alive."""
 
 
 class Supervisor:
@@ -86,6 +84,8 @@ class Supervisor:
         self._parts = parts
         self.state = NodeState(slots=parts.slots)
         self._events: deque[ev.Event] = deque()
+        self._held: list[ev.Event] = []
+        """Starts that wait for a lease: bounded by the slots."""
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         """Set while nothing runs and nothing waits to be acknowledged."""
@@ -279,8 +279,14 @@ class Supervisor:
         effects: list[do.Effect] = []
         full = False
 
-        while self._events:
+        while self._events or self._take_held():
             event = self._events.popleft()
+
+            if isinstance(event, ev.Prepared) and not self._parts.leased():
+                # Another node may have it by now: what the next session says of it comes first.
+                self._held.append(event)
+                continue
+
             full = full or (isinstance(event, ev.Assigned) and event.full)
             effects += step(self.state, event, micros(self._parts.clock()))
 
@@ -295,6 +301,14 @@ class Supervisor:
                 self._carry_out(effect)
 
         self._after(full)
+
+    def _take_held(self) -> bool:
+        if not (self._held and self.state.synced and self._parts.leased()):
+            return False
+
+        self._events.extend(self._held)
+        self._held.clear()
+        return True
 
     async def _commit(self, effects: Sequence[do.JournalEffect]) -> None:
         """Writes the journal; while the disk refuses, nothing is done and nothing is told."""

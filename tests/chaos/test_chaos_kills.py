@@ -11,6 +11,7 @@ from datatailr.v1 import common_pb2
 from .conftest import MakeSession
 from .driver import RunRecord
 from .scenes import begun, grown_up, steady, under
+from .servers import eventually
 from .session import Session
 from .workload import TaskPlan, make_plan
 from .world import SHORT
@@ -101,6 +102,27 @@ def test_a_pause_longer_than_the_lease(make_session: MakeSession, victim: str) -
         assert all(task.tried_to_start_time == 1 for task in record.tasks.values())
     else:
         assert any(task.tried_to_start_time == 2 for task in record.tasks.values())
+    assert_kept(session)
+
+
+def test_an_agent_that_slept_begins_nothing_that_was_given_away(make_session: MakeSession) -> None:
+    """Prepared while it was paused: begun only if the control plane still wants it there."""
+    session = make_session(agents=2, leases=SHORT, slots=4)
+    grown_up(session)
+    tasks = [TaskPlan((), salt=number, seconds=0.3) for number in range(8)]
+    record = session.driver.submit(make_plan("asleep", tasks))
+    sleeper = eventually(
+        lambda: next((n for n in session.world.nodes if "build begins" in n.server.last_words()), None),
+        seconds=30,
+        what="a build that begins",
+        pause=0.005,
+    )
+    assert sleeper is not None
+    session.faults.pause(sleeper.server, session.world.leases.deadly)
+    assert not session.driver.wait_all(seconds=90)
+    entries = [entry for entry in session.world.ledger.entries() if entry.event == "start"]
+    places = {session.world.ledger.agent_of(entry) for entry in entries}
+    assert starts(session, record) == list(range(len(tasks))), (places, session.story())
     assert_kept(session)
 
 
