@@ -20,6 +20,8 @@
         ├── PermissionDeniedError          a permission is missing: ask for it
         ├── NotFoundError                  no such job, version, run, task or user
         ├── ConflictError                  the state of the thing forbids it
+        │   ├── NotSupportedError          this release of the platform cannot do it yet
+        │   └── ScheduleRefusedError       also a ScheduleError: no such predecessor, or a circle
         ├── InvalidRequestError            a value that the platform refuses: change it
         ├── ProtocolMismatchError          client and server speak different versions
         └── ImageBuildError                the image of a version could not be built
@@ -44,6 +46,7 @@ __all__ = [
     "MissingDagError",
     "NotConfiguredError",
     "NotFoundError",
+    "NotSupportedError",
     "PermissionDeniedError",
     "PlatformError",
     "ProtocolMismatchError",
@@ -51,6 +54,7 @@ __all__ = [
     "ResultLoadError",
     "ResultPickleError",
     "ScheduleError",
+    "ScheduleRefusedError",
     "TaskError",
     "UnauthenticatedError",
     "UnavailableError",
@@ -167,6 +171,14 @@ class NotFoundError(PlatformError):
 
 class ConflictError(PlatformError):
     """The present state of the job or run does not allow the operation."""
+
+
+class NotSupportedError(ConflictError):
+    """This release of the platform does not do that yet, for instance run a job of that type."""
+
+
+class ScheduleRefusedError(ScheduleError, ConflictError):
+    """A schedule names a predecessor that does not exist, or leads back to its own job (clause B94)."""
 
 
 class InvalidRequestError(PlatformError):

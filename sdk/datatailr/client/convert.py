@@ -38,11 +38,18 @@ def save_request(
         uploads.insert(0, Upload(bundle.digest, bundle.size, bundle.open))
 
     if message.ByteSize() <= DEFINITION_LIMIT:
-        return job_pb2.SaveJobRequest(idempotency_key=idempotency_key, definition=message), uploads
+        return (
+            job_pb2.SaveJobRequest(
+                idempotency_key=idempotency_key, definition=message, instant=definition.instant
+            ),
+            uploads,
+        )
 
     upload = upload_of(message.SerializeToString(deterministic=True))
     uploads.append(upload)
-    request = job_pb2.SaveJobRequest(idempotency_key=idempotency_key, definition_digest=upload.digest)
+    request = job_pb2.SaveJobRequest(
+        idempotency_key=idempotency_key, definition_digest=upload.digest, instant=definition.instant
+    )
     return request, uploads
 
 

@@ -169,6 +169,10 @@ class GrpcPlatform:
         request = job_pb2.StopJobRequest(name=name, environment=environment_number(environment))
         return list(self._connection.call(lambda s: s.jobs.StopJob, request).run_ids)
 
+    def stop_run(self, run_id: int) -> None:
+        """End one run (clause B55); one that has ended is left as it is."""
+        self._connection.call(lambda s: s.runs.CancelRun, run_pb2.CancelRunRequest(run_id=run_id))
+
     def get_job(
         self, name: str, environment: str, *, version: int | None = None, with_tasks: bool = False
     ) -> Mapping[str, Any]:

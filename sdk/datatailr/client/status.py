@@ -16,9 +16,11 @@ from datatailr.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
+    NotSupportedError,
     PermissionDeniedError,
     PlatformError,
     ProtocolMismatchError,
+    ScheduleRefusedError,
     UnauthenticatedError,
     UnavailableError,
 )
@@ -46,6 +48,14 @@ _TABLE: Final[Mapping[grpc.StatusCode, type[PlatformError]]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
 }
+
+_BY_REASON: Final[Mapping[str, type[PlatformError]]] = {
+    "protocol_mismatch": ProtocolMismatchError,
+    "job_type_not_supported": NotSupportedError,
+    "predecessor_missing": ScheduleRefusedError,
+    "schedule_circle": ScheduleRefusedError,
+}
+"""Reasons of an ErrorDetail that say more than the code."""
 
 # How gRPC words a peer that accepts connections but does not speak HTTP/2.
 _NOT_GRPC: Final = ("SETTINGS", "parsing HTTP/2", "http1", "HTTP/1", "WRONG_VERSION_NUMBER")
@@ -86,10 +96,7 @@ def to_exception(error: grpc.RpcError, *, address: str, token_sent: bool) -> Pla
     """
     code, text = status_of(error)
     detail = error_detail(error)
-    kind = _TABLE.get(code, PlatformError)
-
-    if detail.reason == "protocol_mismatch":
-        kind = ProtocolMismatchError
+    kind = _BY_REASON.get(detail.reason) or _TABLE.get(code, PlatformError)
 
     if kind is UnavailableError:
         return UnavailableError(_unreachable(code, text, address))

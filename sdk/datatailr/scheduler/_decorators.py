@@ -13,6 +13,12 @@ from datatailr.build import Image
 from datatailr.runner.binding import is_platform_parameter
 from datatailr.scheduler._arguments import environment_value
 from datatailr.scheduler._context import collecting, current_workflow
+from datatailr.scheduler._instant import (
+    INSTANT_OPTIONS,
+    InstantRun,
+    check_instant_options,
+    run_instantly,
+)
 from datatailr.scheduler._names import internal_name, title_from_function
 from datatailr.scheduler._process import deployment_is_suppressed
 from datatailr.scheduler._resources import Resources
@@ -34,7 +40,7 @@ _OVERRIDES = (
     *("schedule", "image", "run_as", "resources", "acl", "python_version", "python_requirements"),
     *("build_script_pre", "build_script_post", "env_vars", "fail_after", "expire_after"),
 )
-_MODES = ("local_run", "to_json", "save_only")
+_MODES = ("local_run", "to_json", "save_only", "instant_run")
 
 
 def _register(function: Callable[..., Any]) -> None:
@@ -128,6 +134,8 @@ class WorkflowFunction(Protocol[P_contra]):
     @overload
     def __call__(self, *args: Any, to_json: Literal[True], **kwargs: Any) -> str: ...
     @overload
+    def __call__(self, *args: Any, instant_run: Literal[True], **kwargs: Any) -> InstantRun: ...
+    @overload
     def __call__(self, *args: Any, local_run: bool, **kwargs: Any) -> None: ...
     @overload
     def __call__(self, *args: Any, save_only: bool, **kwargs: Any) -> None: ...
@@ -145,9 +153,15 @@ class _Definition(Generic[P]):
         self._name = name
         self._options = options
 
-    def call(self, *args: Any, **kwargs: Any) -> str | None:
+    def call(self, *args: Any, **kwargs: Any) -> str | InstantRun | None:
         """Evaluate the body and do what the keywords ask for (clauses B48 to B58)."""
         modes = {name: bool(kwargs.pop(name, False)) for name in _MODES}
+        instant = {name: kwargs.pop(name) for name in INSTANT_OPTIONS if name in kwargs}
+        if modes["instant_run"]:
+            check_instant_options(instant)
+            clash = next((name for name in ("local_run", "save_only") if modes[name]), None)
+            if clash is not None and not modes["to_json"]:
+                raise ValueError(f"instant_run and {clash} are both given; leave one out")
         given = {name: kwargs.pop(name) for name in _OVERRIDES if name in kwargs}
         overrides = {name: value for name, value in given.items() if not _is_empty(value)}
         if deployment_is_suppressed(internal_name(self._name), Environment.DEV.value):
@@ -162,6 +176,9 @@ class _Definition(Generic[P]):
         if modes["save_only"]:
             defined._warn_about_missing_packages()
             defined.save()
+        elif modes["instant_run"]:
+            defined._warn_about_missing_packages()
+            return run_instantly(defined)
         else:
             defined._deploy()
         return None
@@ -214,6 +231,8 @@ def workflow(
     - `local_run=True`: run every task in this process, without a platform (B50).
     - `to_json=True`: return the definition as JSON text; nothing is sent (B53).
     - `save_only=True`: save a new version and do not start it (B54).
+    - `instant_run=True`: run the code as it is now, once, without saving a version; returns an
+      `InstantRun`, and raises when the platform refuses (B55).
     - all parameters below but the name: override the decorator's value for this call (B56).
 
     Args:
@@ -255,7 +274,7 @@ def workflow(
         definition = _Definition(function, display_name, options)
 
         @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> str | None:
+        def call(*args: Any, **kwargs: Any) -> str | InstantRun | None:
             return definition.call(*args, **kwargs)
 
         return cast("WorkflowFunction[P]", call)

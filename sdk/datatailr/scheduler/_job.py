@@ -356,11 +356,14 @@ class Job(Lifecycle):
                 self.image.update(branch_name=origin.branch, commit_hash=origin.commit)
             definition = self._definition(bundle=None if code is None else code[0])
             saved = platform.save_job(definition)
+        self._saved_as(saved)
+        return saved, origin
+
+    def _saved_as(self, saved: _platform.SavedVersion) -> None:
         self._id = saved.job_id
         self.version = self._base_version = saved.version
         self.state = saved.state
         self.create_time = local_time(saved.create_time)
-        return saved, origin
 
     def _definition(self, *, bundle: _platform.Bundle | None) -> _platform.JobDefinition:
         document = self.to_dict()
@@ -392,6 +395,7 @@ class Job(Lifecycle):
             repository_verified=image.commit_hash not in (None, UNKNOWN),
             base_version=self._base_version,
             base_job_id=None,
+            instant=False,
             **self._limits(),
         )
 

@@ -188,10 +188,11 @@ class Lifecycle:
         doing = "saving"
         try:
             saved = self._save(platform)
-            if saved.image_key:
+            # What this server does not run is refused at once, and not after a long build.
+            if saved.image_key and self._is_workflow:
                 doing = f"building the image of version {saved.version} of"
                 platform.wait_for_image(saved.image_key, progress=progress)
-            doing = "starting"
+            doing = f"version {saved.version} is saved, but starting"
             return self._start(platform, saved.version)
         except _REPORTED as error:
             return failure(f"{doing} {self.name!r} failed: {error}")

@@ -173,6 +173,9 @@ class JobDefinition:
     """The version of the same job and environment that this one was loaded from (B112, B113)."""
     base_job_id: str | None = None
     """Id of the job that `base_version` is one of; None for this job itself."""
+    instant: bool = False
+    """Made for one run, which is started by the number of the version: it stands in no list, is never the
+    latest, and leaves name and access list of the job as they are (clause B55)."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,9 @@ class Platform(Protocol):
 
     def stop_job(self, name: str, environment: str) -> Sequence[int]:
         """End all active runs and leave the schedule (clause B124); ids of the runs it ended."""
+
+    def stop_run(self, run_id: int) -> None:
+        """End one run; one that has ended is left as it is. NotFoundError for an unknown one."""
 
     def get_job(
         self, name: str, environment: str, *, version: int | None = None, with_tasks: bool = False

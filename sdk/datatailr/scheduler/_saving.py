@@ -62,6 +62,8 @@ def origin_check(package: CodePackage) -> Origin:
 def shipped(package: CodePackage) -> Iterator[tuple[PackedBundle, Origin]]:
     """The packed code and its origin; the remote is asked while the code is packed.
 
+    What is only to run once, now, needs no origin: `packed` does for it.
+
     Raises:
         BundleError: the code cannot be packaged.
     """

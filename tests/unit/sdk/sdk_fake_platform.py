@@ -106,7 +106,8 @@ class FakePlatform:
         return next(self._clock)
 
     def latest(self, name: str, environment: str = "dev") -> Version:
-        found = [v for v in self.versions.get((name, environment), {}).values() if not v.removed]
+        known = self.versions.get((name, environment), {}).values()
+        found = [v for v in known if not v.removed and not v.definition.instant]
         if not found:
             raise NotFoundError(f"there is no job {name} in {environment}")
         return max(found, key=lambda version: version.number)
@@ -296,6 +297,12 @@ class FakePlatform:
                 ended.append(run.id)
         return ended
 
+    def stop_run(self, run_id: int) -> None:
+        self._called("stop_run")
+        run = self._run(run_id)
+        if run.state not in ENDED:
+            run.state = "stopped"
+
     def get_job(
         self, name: str, environment: str, *, version: int | None = None, with_tasks: bool = False
     ) -> Mapping[str, Any]:
@@ -361,7 +368,8 @@ class FakePlatform:
             number
             for (job, where), versions in self.versions.items()
             for number, version in versions.items()
-            if job == name and environment in (None, where) and not version.removed
+            if job == name and environment in (None, where)
+            if not version.removed and not version.definition.instant
         ]
 
     def _run_answer(self, run: Run) -> dict[str, Any]:

@@ -276,7 +276,7 @@ def test_a_streamlit_script_does_not_deploy_itself(
         assert module.SECOND[1] != ""
         assert platform.calls == ["save_job"]
         assert module.press()[1] != ""
-        assert platform.calls[1:] == ["save_job", "wait_for_image", "start_job"]
+        assert platform.calls[1:] == ["save_job", "start_job"]
     finally:
         runner_state._switches.runner_pid = None
 
