@@ -165,7 +165,8 @@ class Faults:
 
         Args:
             long: It lasts longer than a lease.
-            restarts: Chance that it ends a server, where it is not a long one.
+            restarts: Chance that it ends a server, where it is not a long one; with 0 no keeper is ended
+                either, so that all these processes grow old.
         """
         draw = self._random
         node = draw.choice(self.world.nodes)
@@ -183,8 +184,8 @@ class Faults:
                 lambda: self.terminate(server),
             ]
         elif not long:
+            kinds += [lambda: self.kill_keeper(node)] * (restarts > 0)
             kinds += [
-                lambda: self.kill_keeper(node),
                 lambda: self.pause_keeper(node, span),
                 lambda: self.kill_stage(node),
                 self.kill_user,
@@ -227,7 +228,7 @@ class Faults:
             seconds: How long.
             pause: Least and most seconds between two.
             long: Share of faults longer than a lease.
-            restarts: Share of the others that end a server.
+            restarts: Share of the others that end a server, as for `one`.
         """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not self._stop.is_set():

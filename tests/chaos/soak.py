@@ -29,6 +29,8 @@ from .world import REAL, World
 
 SAMPLE_SECONDS = 10.0
 ROUND_SECONDS = 90.0
+CALM = (0.25, 0.85)
+"""Part of the time in which no server and no keeper is ended: only what grows old can be seen to grow."""
 LOAD = 0.6
 """Cores that work and platform may take on average; above it the driver rests."""
 
@@ -84,14 +86,18 @@ class Soak:
             if left < length / 2 and self.counts.rounds >= 3:
                 break
             # The first round warms up: environments are built, modules imported, caches filled.
-            self._round(length, storm=self.counts.rounds > 0)
+            passed = 1 - left / self._seconds
+            restarts = 0.0 if CALM[0] <= passed < CALM[1] else 0.15
+            self._round(length, storm=self.counts.rounds > 0, restarts=restarts)
         self.found += self._world.shut_down()
 
-    def _round(self, seconds: float, *, storm: bool) -> None:
+    def _round(self, seconds: float, *, storm: bool, restarts: float) -> None:
         session = self.session
         until = time.monotonic() + seconds
         faults = session.beside(
-            lambda: session.faults.storm(seconds, pause=(2, 8), long=0.02, restarts=0.1) if storm else None
+            lambda: (
+                session.faults.storm(seconds, pause=(2, 8), long=0.02, restarts=restarts) if storm else None
+            )
         )
         with self._sampling():
             try:
