@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from opentailr_agent.logs.budget import SPOOL_LIMIT
+
 _UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE: Final = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$", re.IGNORECASE)
 _MEMORY_SHARE: Final = 0.9
@@ -48,6 +50,8 @@ class Settings:
     object_cache_bytes: int = 10 << 30
     min_free_disk: int = 512 << 20
     """Bytes; below it the node takes nothing new."""
+    log_spool_bytes: int = SPOOL_LIMIT
+    """Bytes that logs may take on this host's disk until they are stored; at most half of what is free."""
 
     def __repr__(self) -> str:
         return f"<settings of agent {self.name!r}: {self.data_dir} -> {self.address}>"
@@ -110,6 +114,7 @@ def load(arguments: Sequence[str] | None = None) -> Settings:
         stop_attempts_on_exit=flags.stop_attempts_on_exit,
         object_cache_bytes=parse_size(flags.object_cache, flag="--object-cache"),
         min_free_disk=parse_size(flags.min_free_disk, flag="--min-free-disk"),
+        log_spool_bytes=parse_size(flags.log_spool, flag="--log-spool"),
     )
 
 
@@ -148,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--stop-attempts-on-exit", action="store_true", help="end all attempts when the agent is ended")
     add("--object-cache", default="10g", help="bound of the cache of objects")
     add("--min-free-disk", default="512m", help="take nothing new below this free space")
+    add("--log-spool", default="2g", help="bound of the logs on this host's disk that are not stored yet")
     return parser
 
 

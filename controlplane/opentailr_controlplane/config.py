@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from .logstore import DEFAULT_MAX_BYTES
+from .logstore import DEFAULT_MAX_BYTES, DEFAULT_MIN_FREE_BYTES
 from .retention_policy import Policy, PolicyError
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -43,6 +43,8 @@ class Settings:
     """Bound of one stream of one log."""
     max_object_bytes: int = 0
     """Bound of all objects together; 0 means the disk's."""
+    min_free_disk_bytes: int = DEFAULT_MIN_FREE_BYTES
+    """Bytes of the disk that logs and objects leave to the database, for outcomes to be written."""
     retain: Sequence[str] = ()
     """Rules for runs by environment, such as `dev=30d,10000`; see `retention_policy`."""
     retain_logs: Sequence[str] = ()
@@ -70,6 +72,10 @@ class Settings:
             raise ConfigError(f"--max-log-bytes is {self.max_log_bytes}; give at least 1024")
         if self.max_object_bytes < 0:
             raise ConfigError(f"--max-object-bytes is {self.max_object_bytes}; give a number of bytes, or 0")
+        if self.min_free_disk_bytes < 0:
+            raise ConfigError(
+                f"--min-free-disk-bytes is {self.min_free_disk_bytes}; give a number of bytes, or 0"
+            )
         if self.ready_file is not None and not self.ready_file.parent.is_dir():
             raise ConfigError(f"--ready-file {self.ready_file}: its directory does not exist; make it first")
         try:
@@ -119,6 +125,12 @@ def parse(arguments: Sequence[str]) -> Settings:
         type=int,
         default=Settings.max_object_bytes,
         help="bound of all objects; 0: none",
+    )
+    add(
+        "--min-free-disk-bytes",
+        type=int,
+        default=Settings.min_free_disk_bytes,
+        help="free space that logs and objects leave to the database (%(default)s)",
     )
     add(
         "--retain",

@@ -77,7 +77,7 @@ class FileObjectStore:
         root: Path,
         *,
         max_bytes: int = 0,
-        min_free_bytes: int = 128 * 1024 * 1024,
+        min_free_bytes: int = 128 << 20,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._root = root

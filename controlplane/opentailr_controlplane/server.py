@@ -118,9 +118,17 @@ class ControlPlane:
         tokens.add(self.admin_token, Role.USER, user_id=ADMINISTRATOR_ID)
         tokens.add(agent_token, Role.AGENT)
 
-        objects = FileObjectStore(settings.data_dir / "objects", max_bytes=settings.max_object_bytes)
+        objects = FileObjectStore(
+            settings.data_dir / "objects",
+            max_bytes=settings.max_object_bytes,
+            min_free_bytes=settings.min_free_disk_bytes,
+        )
         exits.callback(objects.close)
-        logs = FileLogStore(settings.data_dir / "logs", max_bytes=settings.max_log_bytes)
+        logs = FileLogStore(
+            settings.data_dir / "logs",
+            max_bytes=settings.max_log_bytes,
+            min_free_bytes=settings.min_free_disk_bytes,
+        )
         exits.push_async_callback(logs.close)
 
         # The address is part of what attempts are told, so the ports come before the engine.
