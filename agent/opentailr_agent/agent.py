@@ -23,6 +23,7 @@ from opentailr_agent.bundles import BundleStore, remove_tree
 from opentailr_agent.config import Settings
 from opentailr_agent.datadir import DataDir
 from opentailr_agent.journal import Journal
+from opentailr_agent.logs.budget import SpoolBudget
 from opentailr_agent.logs.shipper import LogShipper
 from opentailr_agent.objects import ObjectCache
 from opentailr_agent.ports import Runtime
@@ -114,7 +115,12 @@ class Agent:
         )
         longest = _NEAR_PAUSE if near else _FAR_PAUSE
         self._shipper = LogShipper(
-            bulk, metadata_, self._supervisor.shipped, agent_id=self.agent_id, longest_pause=longest
+            bulk,
+            metadata_,
+            self._supervisor.shipped,
+            agent_id=self.agent_id,
+            longest_pause=longest,
+            budget=SpoolBudget(limit=settings.log_spool_bytes),
         )
         self._supervisor.attach(self._shipper)
         self._session = Session(control, metadata_, self._supervisor, backoff=Backoff(longest=longest))
