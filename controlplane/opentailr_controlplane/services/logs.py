@@ -28,7 +28,7 @@ AGENT_KEY = "opentailr-agent"
 _TAIL_LIMIT = 1_000_000
 _SILENCE = 15.0
 _OWNERS_KEPT = 4096
-"""Answers about ownership kept per stream; they do not change."""
+"""Answers about ownership, and offsets told, that are kept per stream."""
 
 _COMPANY = 0.002
 """Seconds that a chunk waits for others before it is written: one way to a thread serves them all."""
@@ -238,10 +238,15 @@ class _Inbox:
         self._logs = logs
         self._owns = owns
         self._known: dict[str, bool] = {}
-        self._gathered: list[Chunk] = []
+        self._gathered: list[tuple[Chunk, bool]] = []
+        """Chunks, and whether each must be answered even by what was told before."""
         self._gathered_bytes = 0
         self._appending: asyncio.Task[None] | None = None
         self._waiting: dict[tuple[str, Stream], log_pb2.AppendLogsResponse] = {}
+        self._owed: set[tuple[str, Stream]] = set()
+        """Of those that wait, the ones whose sender must hear even what it was told before."""
+        self._told: dict[tuple[str, Stream], int] = {}
+        """Durable offsets told on this stream, the logs that were not heard of for longest dropped first."""
         self._changed = asyncio.Event()
         self._ended = False
         self._failure: Exception | None = None
@@ -271,17 +276,29 @@ class _Inbox:
         return bool(self._waiting) or not self._ended
 
     async def settle(self) -> list[log_pb2.AppendLogsResponse]:
-        """Syncs what was appended so far and returns its answers, one for each log."""
+        """Syncs what was appended so far and returns its answers, at most one for each log.
+
+        An offset is not told twice: one sync may reach further than the chunk it is for, and a second
+        answer with the same offset would be taken for that of the end mark, which was sent meanwhile.
+        """
         if not self._ended and self._failure is None:
             self._changed.clear()
         waiting, self._waiting = self._waiting, {}
+        owed, self._owed = self._owed, set()
         if not waiting:
             return []
         await self._logs.sync()
-        for (log_id, stream), response in waiting.items():
+        answers = []
+        for key, response in waiting.items():
             if not (response.refused and not response.durable_offset):
-                response.durable_offset = await self._logs.durable(log_id, stream)
-        return list(waiting.values())
+                response.durable_offset = await self._logs.durable(*key)
+            if key in owed or self._told.get(key) != response.durable_offset:
+                self._told.pop(key, None)
+                self._told[key] = response.durable_offset
+                answers.append(response)
+        while len(self._told) > _OWNERS_KEPT:
+            del self._told[next(iter(self._told))]
+        return answers
 
     async def _take(self, request: log_pb2.AppendLogsRequest) -> None:
         log_id, data = request.log_id, request.data
@@ -298,11 +315,13 @@ class _Inbox:
                 self._known.clear()
             owned = self._known[log_id] = await self._owns(log_id)
         if not owned:
-            self._answer(
-                log_pb2.AppendLogsResponse(log_id=log_id, stream=request.stream, refused=True), stream
-            )
+            refusal = log_pb2.AppendLogsResponse(log_id=log_id, stream=request.stream, refused=True)
+            self._answer(refusal, stream, owed=True)
             return
-        self._gathered.append(Chunk(log_id, stream, request.offset, data, request.end))
+        # A repeat of what was told before it came is answered again.
+        repeated = request.offset + len(data) <= self._told.get((log_id, stream), -1)
+        owed = request.end or not data or repeated
+        self._gathered.append((Chunk(log_id, stream, request.offset, data, request.end), owed))
         self._gathered_bytes += len(data)
         if self._appending is None:
             self._appending = asyncio.create_task(self._append())
@@ -315,8 +334,9 @@ class _Inbox:
         try:
             while self._gathered and self._failure is None:
                 await asyncio.sleep(_COMPANY)
-                chunks, self._gathered, self._gathered_bytes = self._gathered, [], 0
-                for chunk, done in zip(chunks, await self._logs.append_many(chunks), strict=True):
+                gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+                appended = await self._logs.append_many([chunk for chunk, _ in gathered])
+                for (chunk, owed), done in zip(gathered, appended, strict=True):
                     self._answer(
                         log_pb2.AppendLogsResponse(
                             log_id=chunk.log_id,
@@ -326,6 +346,7 @@ class _Inbox:
                             refused=done.refused,
                         ),
                         chunk.stream,
+                        owed=owed or done.expected or done.refused,
                     )
         except Exception as error:
             # Kept for the stream's own task, which ends the call with it.
@@ -334,8 +355,11 @@ class _Inbox:
         finally:
             self._appending = None
 
-    def _answer(self, response: log_pb2.AppendLogsResponse, stream: Stream) -> None:
-        self._waiting[(response.log_id, stream)] = response
+    def _answer(self, response: log_pb2.AppendLogsResponse, stream: Stream, *, owed: bool) -> None:
+        key = (response.log_id, stream)
+        self._waiting[key] = response
+        if owed:
+            self._owed.add(key)
         self._changed.set()
 
 
