@@ -64,7 +64,7 @@ __all__ = [
     "workflow",
 ]
 
-_SUBMODULES = ("acl", "build", "errors", "excel", "logging", "scheduler", "user", "utils")
+_SUBMODULES = ("acl", "build", "errors", "excel", "logging", "scheduler", "user", "utils", "wrapper")
 _HOMES = {
     "ACL": "acl",
     "Permission": "acl",
