@@ -173,6 +173,8 @@ class Agent:
 
         if not keep and not await self._supervisor.drain(within=_DRAIN):
             self._log.warning("not all attempts could be ended and reported in time")
+            # Bye says that nothing runs here any more, and what it held is given away at once.
+            await self._runtime.close(stop_attempts=True)
 
         await self._session.bye(attempts_keep_running=keep, timeout=0.5)
 

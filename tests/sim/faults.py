@@ -165,6 +165,13 @@ class Faults:
 
     def _restart_agent(self, *, keep: bool) -> None:
         node = self._node()
+        rows = self._world.oracle.rows.agents
+        drained = [
+            one for one in self._world.nodes if one.agent_id in rows and not rows[one.agent_id].schedulable
+        ]
+        if drained and not keep:
+            # A node that was taken out of service is one that is shut down next.
+            node = self._chance.choice(drained)
         node.leave(keep=keep)
         self._world.loop.world_call(6.0, lambda: self._unless_over(node.kill))
         self._world.loop.world_call(6.0 + 20.0 * self._chance.random() ** 2, self._unless_over, node.start)

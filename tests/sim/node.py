@@ -169,10 +169,10 @@ class Node:
     async def _leave(self, keep: bool) -> None:
         supervisor, session = self.supervisor, self.session
         assert supervisor is not None and session is not None
-        if not keep:
-            await supervisor.drain(within=4.0)
-        await session.bye(attempts_keep_running=keep, timeout=0.5)
         runtime = self.keepers.runtime
+        if not keep and not await supervisor.drain(within=4.0) and runtime is not None:
+            await runtime.close(stop_attempts=True)
+        await session.bye(attempts_keep_running=keep, timeout=0.5)
         if not keep and runtime is not None:
             await runtime.close(stop_attempts=True)
         self.world.loop.world_call(0.0, self.kill)
@@ -221,6 +221,7 @@ class Node:
                 slots=self.slots,
                 ready=lambda: None,
                 clock=self.wall,
+                leased=lambda: session.leased,
             )
         )
         self.supervisor.node = self

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from opentailr_agent.core import effects as do
@@ -53,6 +54,7 @@ class Oracle:
         self.lines: list[str] | None = None
         self._ordered: dict[str, str] = {}
         self._heard: dict[str, float] = {}
+        self._signs: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=32))
         self._epochs: dict[str, int] = defaultdict(int)
         self._given: set[tuple[str, int]] = set()
         self._credit: dict[tuple[str, int], int] = defaultdict(int)
@@ -165,6 +167,7 @@ class Oracle:
     def heard(self, agent_id: str) -> None:
         """A sign of life came in."""
         self._heard[agent_id] = self.world.loop.now
+        self._signs[agent_id].append(self.world.loop.now)
 
     def epoch_given(self, agent_id: str, epoch: int) -> None:
         """A session was opened."""
@@ -247,7 +250,9 @@ class Oracle:
 
     def _judge_lease(self, row: Any, about: str) -> None:
         now, platform = self.world.loop.now, self.world.platform
-        silent = now - self._heard.get(row.agent_id, -1e9)
+        # It was decided some moments before it was on disk; what came in meanwhile came too late.
+        signs = [-1e9, *(at for at in self._signs[row.agent_id] if at < now), now]
+        silent = max(after - before for before, after in pairwise(signs) if after > now - 10)
         self._demand(silent >= LEASE * SLACK, 18, f"{about}: heard {silent:.1f} s ago")
         since = now - max(platform.started_at, self.world.resumed_at)
         self._demand(since >= RECOVERY * SLACK, 18, f"{about}: {since:.1f} s after the start")
