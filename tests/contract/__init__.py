@@ -1,0 +1,1 @@
+"""The documented names, the clauses of the contract, and the rules of the house."""
