@@ -6,18 +6,21 @@ import sys
 
 import typer
 
-from datatailr.cli import jobs, nodes, runlogs
 from datatailr.cli.exits import EXIT_CODES, exit_code_table, run_program
 from datatailr.cli.session import new_group
 from datatailr.cli.shape import bare_fields
 
-app = new_group("Look at jobs, runs, logs and nodes of the platform, and start or stop things.")
-app.add_typer(jobs.app, name="job")
-app.add_typer(runlogs.app, name="log")
-app.add_typer(nodes.app, name="node")
+app = new_group(
+    "Look at jobs, runs, logs and nodes of the platform, and start or stop things.",
+    {
+        "job": "datatailr.cli.jobs:app",
+        "log": "datatailr.cli.runlogs:app",
+        "node": "datatailr.cli.nodes:app",
+        "help": "datatailr.cli.dt:help_app",
+    },
+)
 
 help_app = new_group("Texts about things that several commands share.")
-app.add_typer(help_app, name="help")
 
 
 @help_app.command("exit-codes")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from datatailr.cli import jobactions, jobfiles, joblists
 from datatailr.cli.session import new_group
 
-app = new_group("Jobs, their versions and runs.")
+app = new_group(
+    "Jobs, their versions and runs.",
+    {
+        "ls": "datatailr.cli.joblists:list_jobs",
+        "runs": "datatailr.cli.joblists:list_runs",
+        "get": "datatailr.cli.joblists:get_job",
+        "versions": "datatailr.cli.joblists:list_versions",
+        "start": "datatailr.cli.jobactions:start_jobs",
+        "watch": "datatailr.cli.jobactions:watch_job",
+        "stop": "datatailr.cli.jobactions:stop_jobs",
+        "rerun": "datatailr.cli.jobactions:rerun",
+        "save": "datatailr.cli.jobfiles:save",
+        "run": "datatailr.cli.jobfiles:run",
+        "modify": "datatailr.cli.jobfiles:modify",
+        "copy": "datatailr.cli.jobfiles:copy",
+        "new": "datatailr.cli.jobfiles:new",
+        "cron": "datatailr.cli.jobfiles:cron",
+        "promote": "datatailr.cli.jobactions:promote",
+        "rm": "datatailr.cli.jobactions:remove",
+        "restore": "datatailr.cli.jobactions:restore",
+    },
+)
 
-for _name, _function in (
-    ("ls", joblists.list_jobs),
-    ("runs", joblists.list_runs),
-    ("get", joblists.get_job),
-    ("versions", joblists.list_versions),
-    ("start", jobactions.start_jobs),
-    ("watch", jobactions.watch_job),
-    ("stop", jobactions.stop_jobs),
-    ("rerun", jobactions.rerun),
-    ("save", jobfiles.save),
-    ("run", jobfiles.run),
-    ("modify", jobfiles.modify),
-    ("copy", jobfiles.copy),
-    ("new", jobfiles.new),
-    ("cron", jobfiles.cron),
-    ("promote", jobactions.promote),
-    ("rm", jobactions.remove),
-    ("restore", jobactions.restore),
-):
-    app.command(_name)(_function)
+
+@app.callback()
+def group() -> None:
+    """Jobs, their versions and runs."""

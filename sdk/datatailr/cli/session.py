@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from datatailr.cli.lazy import lazy_group
 from datatailr.errors import NotConfiguredError
 from datatailr.utils import Environment
 
@@ -58,10 +59,19 @@ RunChoiceOption = Annotated[
 ]
 
 
-def new_group(help_text: str) -> typer.Typer:
-    """A group of commands with the manners of this program."""
+def new_group(help_text: str, commands: Mapping[str, str] | None = None) -> typer.Typer:
+    """A group of commands with the manners of this program.
+
+    Args:
+        help_text: What its help begins with.
+        commands: Commands by name as `module:function`, imported when they are asked for; those that
+            are registered in the usual way come before them.
+    """
     return typer.Typer(
         help=help_text,
+        cls=lazy_group(commands or {}),
+        # Completion is our own, see `datatailr.cli.completion`.
+        add_completion=False,
         no_args_is_help=True,
         # Without this typer imports rich for each help text.
         rich_markup_mode=None,
