@@ -180,7 +180,10 @@ def rerun(state: State, command: Rerun, now: Instant) -> RerunReply:
             field="run_id",
             hint="Name a run of this job.",
         )
-    version = find_version(job, command.version)
+    ran = job.versions.get(prior.version)
+    # Of an instant run no saved version has the code.
+    default = ran.version if ran is not None and ran.instant else 0
+    version = find_version(job, command.version or default)
     _startable(state, job, version)
     plan = _plan(state, version)
     if not command.full:

@@ -309,6 +309,7 @@ class PriorRun:
     state: RunState | None
     original_run_id: int
     tasks: dict[int, PriorTask]
+    version: int = 0
 
 
 @dataclass(slots=True)

@@ -138,6 +138,7 @@ def read_prior(connection: sqlite3.Connection, run_id: int) -> PriorRun:
         RunState(run["state"]),
         run["original_run_id"],
         tasks,
+        run["version"],
     )
 
 

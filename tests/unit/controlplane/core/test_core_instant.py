@@ -7,9 +7,25 @@ from dataclasses import replace
 import pytest
 from cp_world import World, definition, task
 
-from opentailr_controlplane.core.commands import Promote, Remove, Restore, SaveVersion, StartVersion
+from opentailr_controlplane.core.commands import (
+    Promote,
+    Remove,
+    Rerun,
+    Restore,
+    SaveVersion,
+    StartVersion,
+)
 from opentailr_controlplane.core.errors import FailedPrecondition, InvalidArgument, NotFound
-from opentailr_controlplane.core.values import Acl, Environment, ImageState, JobType, Schedule
+from opentailr_controlplane.core.model import PriorRun
+from opentailr_controlplane.core.values import (
+    Acl,
+    AttemptState,
+    Environment,
+    ImageState,
+    JobType,
+    RunState,
+    Schedule,
+)
 
 pytestmark = pytest.mark.clause("B55")
 DEV = Environment.DEV
@@ -86,3 +102,19 @@ def test_only_workflows_in_dev_without_a_schedule() -> None:
             world.do(SaveVersion("alice", made, instant=True))
         assert error.value.field == field
     assert not world.state.jobs
+
+
+@pytest.mark.clause("B126")
+def test_a_rerun_of_an_instant_run_has_its_code_unless_a_version_is_given() -> None:
+    world = World()
+    number = instant(world)
+    saved = world.save(task(0))
+    world.join()
+    world.build(ImageState.READY)
+    run = world.start(number)
+    world.report(world.attempt(run), AttemptState.SUCCEEDED, result=b"1")
+    ended = PriorRun(run.run_id, run.job_id, "flow", DEV, RunState.SUCCEEDED, -1, {}, number)
+    for asked, expected in ((0, number), (saved, saved)):
+        world.state.priors[run.run_id] = ended
+        reply = world.do(Rerun("alice", run.run_id, version=asked, full=True))
+        assert reply.version == expected  # type: ignore[union-attr]
