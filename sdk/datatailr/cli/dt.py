@@ -7,7 +7,7 @@ import sys
 import typer
 
 from datatailr.cli.exits import EXIT_CODES, exit_code_table, run_program
-from datatailr.cli.session import new_group
+from datatailr.cli.session import complete, completion_asked, new_group
 from datatailr.cli.shape import bare_fields
 
 app = new_group(
@@ -53,6 +53,10 @@ def dt() -> None:
 
 def main() -> None:
     """Entry point of the program."""
+    if completion_asked():
+        complete(app)
+        return
+
     run_program(lambda: app(bare_fields(sys.argv[1:]), prog_name="dt"))
 
 

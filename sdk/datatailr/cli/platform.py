@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
@@ -14,12 +13,25 @@ import typer
 
 from datatailr.cli.exits import Exit, run_program
 from datatailr.cli.output import print_aligned, print_json, tell
-from datatailr.cli.session import JsonOption, new_group
+from datatailr.cli.servers import lacking
+from datatailr.cli.session import JsonOption, complete, completion_asked, new_group
 
 if TYPE_CHECKING:
     from datatailr.cli.places import Places
 
-app = new_group("Start, stop and look at a platform on this machine.")
+app = new_group(
+    "Start, stop and look at a platform on this machine, and sign in to one.",
+    {
+        "login": "datatailr.cli.login:login",
+        "logout": "datatailr.cli.login:logout",
+        "export-auth": "datatailr.cli.login:export_auth",
+        "doctor": "datatailr.cli.doctor:doctor",
+        "info": "datatailr.cli.about:info",
+        "version": "datatailr.cli.about:version",
+        "init-demo": "datatailr.cli.initdemo:init_demo",
+        "setup-cli": "datatailr.cli.setupcli:setup_cli",
+    },
+)
 
 DataDirOption = Annotated[
     Path | None,
@@ -31,12 +43,6 @@ DataDirOption = Annotated[
 DEFAULT_GRPC_PORT: Final = 7070
 DEFAULT_AGENT_PORT: Final = 7071
 DEFAULT_HTTP_PORT: Final = 7080
-
-# What the servers import beside this package: the extras bring them.
-_NEEDED: Final = {
-    "opentailr_controlplane": ("sqlalchemy", "aiosqlite", "structlog", "grpc_health", "grpc_reflection"),
-    "opentailr_agent": ("structlog",),
-}
 
 _DOWN_SECONDS: Final = 12.0
 """`up` stops within 10 s; more than that means that it hangs."""
@@ -275,39 +281,13 @@ def agent(context: typer.Context) -> None:
     _become("opentailr_agent", context.args)
 
 
-@app.command()
-def version(*, json: JsonOption = False) -> None:
-    """Print the version of this installation."""
-    answer = versions()
-
-    if json:
-        print_json(answer, pretty=True)
-    else:
-        print_aligned([(name, str(value)) for name, value in answer.items()])
-
-
-def versions() -> dict[str, Any]:
-    """What is installed here: release, protocol, Python, and which servers can run."""
-    return {
-        "opentailr": _release(),
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "servers": [name.removeprefix("opentailr_") for name in _NEEDED if not _lacks(name)],
-    }
-
-
 def main() -> None:
     """Entry point of the program."""
+    if completion_asked():
+        complete(app)
+        return
+
     run_program(lambda: app(prog_name="datatailr"))
-
-
-def _release() -> str:
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as installed
-
-    try:
-        return installed("opentailr")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _places(data_dir: Path | None) -> Places:
@@ -321,29 +301,19 @@ def _configure(document: dict[str, Any]) -> Path | None:
 
     A configuration for another server is kept beside, as its token may exist nowhere else.
     """
-    from datatailr.client.config import config_path, load_config, save_config
+    from datatailr.client.config import replace_config
     from datatailr.errors import InvalidRequestError
 
-    path = config_path()
-
     try:
-        present = load_config({**os.environ, "DATATAILR_ADDRESS": "", "DATATAILR_TOKEN": ""})
-
-        if present is not None and present.address == document["grpc"] and present.token == document["token"]:
-            return path
-
-        if present is not None and present.address != document["grpc"]:
-            kept = path.with_suffix(".json.old")
-            os.replace(path, kept)
-            tell(f"note: the client configuration for {present.address} is now {kept}")
-    except InvalidRequestError as error:
-        tell(f"note: {error}", "note: writing it anew")
-
-    try:
-        return save_config(document["grpc"], document["token"])
+        path, kept = replace_config(document["grpc"], document["token"])
     except InvalidRequestError as error:
         tell(f"error: {error}")
         return None
+
+    if kept is not None:
+        tell(f"note: the client configuration for another server is now {kept}")
+
+    return path
 
 
 def _greet(document: dict[str, Any], places: Places, *, config: Path | None) -> None:
@@ -382,17 +352,9 @@ def _answer_down(places: Places, *, json: bool, pid: int | None, seconds: float,
         print(f"stopped process {pid} of {places.root} after {seconds:.1f} s")
 
 
-def _lacks(module: str) -> list[str]:
-    """What is missing to run a server, by import name."""
-    if sys.version_info < (3, 11):
-        return ["Python 3.11"]
-
-    return [name for name in (module, *_NEEDED[module]) if importlib.util.find_spec(name) is None]
-
-
 def _require(*modules: str) -> None:
     """End with a remedy if a server cannot run with this interpreter."""
-    missing = [name for module in modules for name in _lacks(module)]
+    missing = [name for module in modules for name in lacking(module)]
 
     if not missing:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,6 +79,18 @@ def new_group(help_text: str, commands: Mapping[str, str] | None = None) -> type
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
+
+
+def completion_asked() -> bool:
+    """Whether a shell runs the program to learn what may follow."""
+    return "OPENTAILR_COMPLETE" in os.environ
+
+
+def complete(app: typer.Typer) -> None:
+    """Print what may follow the words of the command line; never raises."""
+    from datatailr.cli import completion
+
+    completion.answer(lambda: typer.main.get_command(app))
 
 
 def open_connection() -> Connection:

@@ -115,6 +115,37 @@ def save_config(address: str, token: str, *, path: Path | None = None) -> Path:
     return path
 
 
+def replace_config(address: str, token: str) -> tuple[Path, Path | None]:
+    """Write the configuration file; one for another server is kept beside it.
+
+    Its token may exist nowhere else. A file that cannot be understood is kept, too.
+
+    Returns:
+        The path of the file, and that of the kept one; None when nothing had to be kept.
+
+    Raises:
+        InvalidRequestError: the file cannot be written.
+    """
+    path = config_path()
+    kept: Path | None = None
+
+    try:
+        present = _read(path)
+        foreign = present is not None and present.address != address
+    except InvalidRequestError:
+        foreign = path.is_file()
+
+    if foreign:
+        kept = path.with_suffix(".json.old")
+
+        try:
+            os.replace(path, kept)
+        except OSError as error:
+            raise InvalidRequestError(f"cannot keep {path} as {kept}: {error.strerror or error}") from None
+
+    return save_config(address, token, path=path), kept
+
+
 def _token_for(address: str, path: Path) -> str:
     """Token of the file if it belongs to `address`; a broken file is no obstacle here."""
     try:
