@@ -81,7 +81,10 @@ class Process:
         self._send()
 
     def close(self) -> None:
-        """Lets the process go: it ends when its socket closes."""
+        """Lets the process go: it ends when its socket closes. May be called again."""
+        if self.ended:
+            # Whoever hears of the end lets go too, and has more to do after that.
+            return
         self._loop.forget(self._control.fileno())
         self._control.close()
         self.far_end.close()
