@@ -50,7 +50,7 @@ class Tally:
             f"{self.simulated / 3600:.1f} simulated hours"
         )
         for name, count in sorted(self.counts.items()):
-            if name.startswith(("fault: ", "error: ")) or name in ("killed", "stale frames"):
+            if name.startswith(("fault: ", "error: ", "end: ")) or name in ("killed", "stale frames"):
                 yield f"  {count:8}  {name}"
         every, reached = all_moves(), self.moves
         yield f"transitions: {len(every & reached)} of {len(every)} reached"

@@ -59,6 +59,8 @@ class Plan:
     """Share of starts that take seconds, as that of a new keeper does."""
     fragile_starts: bool
     """Programs may be killed again while they start."""
+    outlived: bool
+    """Nodes fall silent for longer than their lease while long tasks run on."""
 
     @property
     def power_cuts(self) -> bool:
@@ -66,20 +68,27 @@ class Plan:
         return "node crashed" in self.kinds
 
 
+SILENCES = ("link cut", "link silent", "link half-open", "agent paused")
+
+
 def draw_plan(chance: random.Random) -> Plan:
     """The plan of a seed: few kinds of faults at a time, so that each gets its turn alone and with others."""
-    kinds = tuple(chance.sample(KINDS, chance.choice((0, 1, 2, 3, 4, 6, 10))))
+    kinds = chance.sample(KINDS, chance.choice((0, 1, 2, 3, 4, 6, 10)))
+    outlived = chance.random() < 0.25
+    if outlived:
+        kinds = sorted({*kinds[:3], *chance.sample(SILENCES, 2)})
     return Plan(
         shuffle=chance.random() < 0.8,
-        nodes=chance.choice((1, 2, 2, 3)),
-        kinds=kinds,
-        pace=chance.choice((1.5, 4.0, 10.0)),
-        phase=chance.uniform(15.0, 60.0) if kinds else 5.0,
-        severity=chance.choice((1, 3)),
-        window=chance.choice((600, 4_000, 256_000)),
+        nodes=chance.choice((2, 2, 3)) if outlived else chance.choice((1, 2, 2, 3)),
+        kinds=tuple(kinds),
+        pace=chance.choice((4.0, 10.0)) if outlived else chance.choice((1.5, 4.0, 10.0)),
+        phase=chance.uniform(30.0, 90.0) if outlived else chance.uniform(15.0, 60.0) if kinds else 5.0,
+        severity=1 if outlived else chance.choice((1, 1, 3)),
+        window=chance.choice((1, 1, 4_000, 256_000)),
         start_fails=chance.choice((0.0, 0.0, 0.05)),
         slow_starts=chance.choice((0.0, 0.1, 0.3)),
         fragile_starts=chance.random() < 0.2,
+        outlived=outlived,
     )
 
 

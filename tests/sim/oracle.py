@@ -219,6 +219,7 @@ class Oracle:
         proc = self.procs.get(row.attempt_id)
         node = self.world.node_of(row.agent_id)
         self.trace("end", row.attempt_id, row.state, row.cause_kind)
+        self.counts[f"end: {A(row.state).name}, cause {CauseKind(row.cause_kind).name}"] += 1
         if proc is not None:
             self._demand(proc.machine == node.name, 4, f"{about}: ran on {proc.machine}")
         if row.state == A.WITHDRAWN:

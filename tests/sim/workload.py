@@ -200,7 +200,10 @@ class Workload:
     def _tasks(self, name: str, count: int, edges: Sequence[tuple[int, int]]) -> tuple[TaskDefinition, ...]:
         chance = self._chance
         bad = chance.choice((0.0, 0.0, 0.1))
-        longest = chance.choice((0.05, 0.5, 3.0, 12.0, 40.0) if count < 8 else (0.05, 0.5, 3.0))
+        if self._world.plan.outlived:
+            longest = 30.0 if count < 8 else 10.0
+        else:
+            longest = chance.choice((0.05, 0.5, 3.0, 12.0, 40.0) if count < 8 else (0.05, 0.5, 3.0))
         tasks = []
         for task_id in range(count):
             ending = "ok"
