@@ -12,6 +12,7 @@ import typer
 
 from datatailr.cli.exits import Exit
 from datatailr.cli.joblists import NameArgument, NamesArgument
+from datatailr.cli.naming import forgiving
 from datatailr.cli.output import tell
 from datatailr.cli.session import (
     EnvironmentOption,
@@ -104,7 +105,7 @@ def start_each(
     answer: dict[str, list[dict[str, Any]]] = {"running": [], "pending": []}
     started: list[int] = []
 
-    for name in names:
+    def start(name: str) -> job_pb2.StartJobResponse:
         request = job_pb2.StartJobRequest(
             idempotency_key=new_key(),
             name=name,
@@ -113,7 +114,10 @@ def start_each(
             run_date=run_date,
             now=now,
         )
-        response = connection.call(lambda s: s.jobs.StartJob, request)
+        return connection.call(lambda s: s.jobs.StartJob, request)
+
+    for name in names:
+        response = forgiving(connection, name, environment, start)
         entry = {"Id": response.job_id, "RunId": response.run_id or None}
         waits = response.state in (common_pb2.STATE_PENDING, common_pb2.STATE_SCHEDULED)
         answer["pending" if waits else "running"].append(entry)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from datatailr.cli.naming import forgiving
 from datatailr.cli.output import duration_text, print_table, tell, time_text
 from datatailr.cli.session import (
     BatchSizeOption,
@@ -21,6 +22,9 @@ from datatailr.cli.session import (
     open_connection,
 )
 from datatailr.cli.shape import FieldsOption, FilterOption, JqOption, Shape, SortOption, check_expressions
+
+if TYPE_CHECKING:
+    from datatailr.v1 import run_pb2
 
 NameArgument = Annotated[str, typer.Argument(help="Internal name, display name or id of the job.")]
 NamesArgument = Annotated[list[str], typer.Argument(help="Internal names, display names or ids of jobs.")]
@@ -119,16 +123,19 @@ def list_runs(
 
     from datatailr.client import answers, queries
 
-    found = queries.runs(
-        connection,
-        name or "",
-        environment=environment,
-        filter=filter,
-        sort=sort,
-        offset=offset,
-        page_size=batch_size,
-    )
-    runs = list(itertools.islice(found, batch_size))
+    def listed(wanted: str) -> list[run_pb2.Run]:
+        found = queries.runs(
+            connection,
+            wanted,
+            environment=environment,
+            filter=filter,
+            sort=sort,
+            offset=offset,
+            page_size=batch_size,
+        )
+        return list(itertools.islice(found, batch_size))
+
+    runs = forgiving(connection, name, environment, listed) if name else listed("")
 
     if shape.data:
         shape.print([answers.run_answer(run) for run in runs], keys=answers.RUN_KEYS)
@@ -196,7 +203,12 @@ def get_job(
 
     from datatailr.client import answers, logs, queries
 
-    job = queries.job(connection, name, environment, version=version)
+    job = forgiving(
+        connection,
+        name,
+        environment,
+        lambda full: queries.job(connection, full, environment, version=version),
+    )
 
     if build_logs is not None:
         from datatailr.cli.runlogs import copy_bytes
@@ -213,7 +225,7 @@ def get_job(
     run = None
 
     if run_id or not shape.data:
-        run = story.run_of(connection, job.definition.name, environment, run_id or story.LATEST)
+        run = story.run_of(connection, job.definition.name, environment, run_id or -1)
 
     if shape.data:
         if run_id:
@@ -249,7 +261,11 @@ def list_versions(
     versions = queries.versions(connection, name, environment=environment)
 
     if not versions:
-        queries.job(connection, name, environment)  # says what is missing
+        # Says what is missing, or finds the job by the beginning of its name.
+        job = forgiving(
+            connection, name, environment, lambda full: queries.job(connection, full, environment)
+        )
+        versions = queries.versions(connection, job.definition.name, environment=environment)
 
     if shape.data:
         shape.print(versions)

@@ -77,10 +77,10 @@ def login(
             f"hint: set {USER_NAME}={server.user}, or give the other user's token"
         )
 
-    path, kept = replace_config(address, token)
+    path, notice = replace_config(address, token)
 
-    if kept is not None:
-        tell(f"note: the client configuration for another server is now {kept}")
+    if notice:
+        tell(f"note: {notice}")
 
     if json:
         answer = {"address": address, "user": server.user, "expires": server.expires or None}

@@ -305,13 +305,13 @@ def _configure(document: dict[str, Any]) -> Path | None:
     from datatailr.errors import InvalidRequestError
 
     try:
-        path, kept = replace_config(document["grpc"], document["token"])
+        path, notice = replace_config(document["grpc"], document["token"])
     except InvalidRequestError as error:
         tell(f"error: {error}")
         return None
 
-    if kept is not None:
-        tell(f"note: the client configuration for another server is now {kept}")
+    if notice:
+        tell(f"note: {notice}")
 
     return path
 

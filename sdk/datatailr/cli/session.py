@@ -26,12 +26,17 @@ def environment_name(text: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
-def run_or_latest(text: str) -> str:
-    """The number of a run, or `latest`."""
-    if text != "latest" and not (text.isascii() and text.isdigit() and int(text)):
-        raise typer.BadParameter(f"{text!r} is neither the number of a run nor 'latest'")
+def run_reference(text: str) -> int:
+    """The number of a run; below 0 the how-manieth newest: -1 for `latest` and `@-1`, -2 for `@-2`."""
+    if text == "latest":
+        return -1
 
-    return text
+    digits = text.removeprefix("@-")
+
+    if not (digits.isascii() and digits.isdigit() and int(digits)) or len(digits) > 18:
+        raise typer.BadParameter(f"{text!r} is neither the number of a run nor 'latest' nor @-1, @-2, …")
+
+    return int(digits) if digits == text else -int(digits)
 
 
 JsonOption = Annotated[bool, typer.Option("-j", "--json", help="Print JSON, times in microseconds.")]
@@ -47,15 +52,21 @@ VersionOption = Annotated[
 OffsetOption = Annotated[int, typer.Option("-o", "--offset", min=0, help="Leave out the first so many.")]
 BatchSizeOption = Annotated[int, typer.Option("-b", "--batch-size", min=1, help="Show at most so many.")]
 RunIdOption = Annotated[
-    int | None, typer.Option("-i", "--run-id", min=1, help="Number of the run; the latest by default.")
-]
-RunChoiceOption = Annotated[
-    str | None,
+    int | None,
     typer.Option(
         *("-i", "--run-id"),
-        parser=run_or_latest,
-        metavar="NUMBER",
-        help="With this run, its tasks and tries; `latest` for the newest, which is shown in short anyway.",
+        parser=run_reference,
+        metavar="RUN",
+        help="Number of the run; `latest`, which is the default; @-2 for the one before.",
+    ),
+]
+RunChoiceOption = Annotated[
+    int | None,
+    typer.Option(
+        *("-i", "--run-id"),
+        parser=run_reference,
+        metavar="RUN",
+        help="With this run, its tasks and tries: its number; `latest`, which is shown in short anyway; @-2.",
     ),
 ]
 
@@ -112,15 +123,22 @@ def open_connection() -> Connection:
 
 
 def find_run(connection: Connection, name: str, environment: str, run_id: int | None) -> run_pb2.Run:
-    """The given or latest run of a job, which may be named by internal name, display name or id.
+    """The given or latest run of a job.
+
+    Args:
+        connection: The server.
+        name: Internal name, display name, id or unique beginning of a name.
+        environment: Where the job lives.
+        run_id: As `run_reference` makes it; None for the latest.
 
     Raises:
-        NotFoundError: no such job or run, a run of another job, or a job that never ran.
+        NotFoundError: no such job or run, a run of another job, or a job that has not so many.
     """
+    from datatailr.cli.naming import forgiving
     from datatailr.client import queries
     from datatailr.errors import NotFoundError
 
-    if run_id is not None:
+    if run_id is not None and run_id > 0:
         run = queries.run(connection, run_id)
 
         if name not in (run.job_name, run.display_name, run.job_id):
@@ -131,17 +149,36 @@ def find_run(connection: Connection, name: str, environment: str, run_id: int | 
 
         return run
 
-    job = queries.job(connection, name, environment)
-    found = queries.runs(connection, job.definition.name, environment=environment, page_size=1)
-    latest = next(found, None)
+    job = forgiving(connection, name, environment, lambda full: queries.job(connection, full, environment))
+    found = nth_newest(connection, job.definition.name, environment, -(run_id or -1))
 
-    if latest is None:
+    if found is None:
         raise NotFoundError(
             f"{name!r} has not run in {environment} yet\n"
             f"hint: `dt job start {job.definition.name} -e {environment}` starts it"
         )
 
-    return latest
+    return found
+
+
+def nth_newest(connection: Connection, name: str, environment: str, place: int) -> run_pb2.Run | None:
+    """The run at a place of a job's runs, 1 for the newest; None when there are none at all.
+
+    Raises:
+        NotFoundError: there are some, but not so many.
+    """
+    from datatailr.client import queries
+    from datatailr.errors import NotFoundError
+
+    found = next(queries.runs(connection, name, environment=environment, offset=place - 1, page_size=1), None)
+
+    if found is None and place > 1 and nth_newest(connection, name, environment, 1) is not None:
+        raise NotFoundError(
+            f"{name!r} has fewer than {place} runs in {environment}\n"
+            f"hint: `dt job runs {name} -e {environment}` lists them"
+        )
+
+    return found
 
 
 def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run: run_pb2.Run) -> run_pb2.RunTask:

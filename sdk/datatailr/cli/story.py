@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from datatailr.cli.output import duration_text, print_aligned, print_table, time_text
+from datatailr.cli.session import nth_newest
 from datatailr.client import answers, queries
 from datatailr.client.words import cause_label, outcome_word, retry_text, state_word
 from datatailr.errors import NotFoundError, ProtocolMismatchError
@@ -17,23 +18,20 @@ if TYPE_CHECKING:
 _LOOKED_AT: Final = 1_000
 """Most tasks of a run that completed which are looked at without being asked for."""
 
-LATEST: Final = "latest"
-"""Stands for the newest run where a number is expected."""
-
 _SHOWN: Final = 10
 """Most tasks of each sort that are shown; the JSON form has all."""
 
 
-def run_of(connection: Connection, name: str, environment: str, which: str) -> run_pb2.Run | None:
-    """The run with a number, or the newest one of a job; None when a job has none.
+def run_of(connection: Connection, name: str, environment: str, which: int) -> run_pb2.Run | None:
+    """The run with a number, or below 0 the how-manieth newest of a job; None when a job has none.
 
     Raises:
-        NotFoundError: no run of this number, or one of another job.
+        NotFoundError: no run of this number, one of another job, or a job that has not so many.
     """
-    if which == LATEST:
-        return next(queries.runs(connection, name, environment=environment, page_size=1), None)
+    if which < 0:
+        return nth_newest(connection, name, environment, -which)
 
-    run = queries.run(connection, int(which))
+    run = queries.run(connection, which)
 
     if run.job_name != name:
         raise NotFoundError(

@@ -115,35 +115,39 @@ def save_config(address: str, token: str, *, path: Path | None = None) -> Path:
     return path
 
 
-def replace_config(address: str, token: str) -> tuple[Path, Path | None]:
+def replace_config(address: str, token: str) -> tuple[Path, str]:
     """Write the configuration file; one for another server is kept beside it.
 
     Its token may exist nowhere else. A file that cannot be understood is kept, too.
 
     Returns:
-        The path of the file, and that of the kept one; None when nothing had to be kept.
+        The path of the file, and what became of the earlier one; empty when nothing had to be kept.
 
     Raises:
         InvalidRequestError: the file cannot be written.
     """
     path = config_path()
-    kept: Path | None = None
+    earlier = ""
 
     try:
         present = _read(path)
-        foreign = present is not None and present.address != address
+
+        if present is not None and present.address != address:
+            earlier = f"the client configuration for {present.address}"
     except InvalidRequestError:
-        foreign = path.is_file()
+        earlier = "the client configuration that could not be read" if path.is_file() else ""
 
-    if foreign:
-        kept = path.with_suffix(".json.old")
+    if not earlier:
+        return save_config(address, token, path=path), ""
 
-        try:
-            os.replace(path, kept)
-        except OSError as error:
-            raise InvalidRequestError(f"cannot keep {path} as {kept}: {error.strerror or error}") from None
+    kept = path.with_suffix(".json.old")
 
-    return save_config(address, token, path=path), kept
+    try:
+        os.replace(path, kept)
+    except OSError as error:
+        raise InvalidRequestError(f"cannot keep {path} as {kept}: {error.strerror or error}") from None
+
+    return save_config(address, token, path=path), f"{earlier} is now {kept}"
 
 
 def _token_for(address: str, path: Path) -> str:
