@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .driver import Driver
 from .faults import Faults
@@ -26,6 +27,8 @@ class Session:
         self.driver = Driver(world)
         self.faults = Faults(world, seed)
         self.oracle = Oracle(world, self.faults)
+        self._read: dict[str, int] = {}
+        """How much of a server's log was looked at."""
 
     def beside(self, fault: Callable[[], None]) -> _Beside:
         """Runs a fault in a thread of its own; `join` raises what it raised."""
@@ -83,19 +86,29 @@ class Session:
         return self.settle(seconds=seconds) + self.world.shut_down()
 
     def crashes(self) -> list[str]:
-        """Servers that ended by themselves."""
-        return [
+        """Servers that ended by themselves, and what programs wrote of what they did not expect."""
+        found = [
             f"{server.name} ended by itself with {server.exits}:\n{server.last_words()}"
             for server in self.world.servers
             if server.exits
         ]
+        for server in self.world.servers:
+            text = server.log.read_text(errors="replace")
+            place = text.find("Traceback (most recent call last)", self._read.get(server.name, 0))
+            self._read[server.name] = len(text)
+            if place >= 0:
+                found.append(f"{server.name} wrote:\n{text[max(0, place - 500) : place + 3000]}")
+        told = {path: path.read_text(errors="replace") for path in self._keeper_logs()}
+        return found + [f"{path} is not empty:\n{text[-3000:]}" for path, text in told.items() if text]
 
     def logs(self) -> str:
         """The ends of the servers' logs and of those of the keepers."""
         texts = [f"--- {server.name}\n{server.last_words(80)}" for server in self.world.servers]
-        keepers = sorted(self.world.folder.glob("agent*/runtime/**/keeper.log"))
-        texts += [f"--- {path}\n{path.read_text(errors='replace')[-4000:]}" for path in keepers]
+        texts += [f"--- {path}\n{path.read_text(errors='replace')[-4000:]}" for path in self._keeper_logs()]
         return "\n".join(texts)
+
+    def _keeper_logs(self) -> list[Path]:
+        return sorted(self.world.folder.glob("agent*/runtime/**/keeper.log"))
 
     def story(self) -> str:
         """The faults, for the message of a failed test."""
