@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from typing import Any
 
 import pytest
@@ -126,6 +128,26 @@ def test_what_get_prints_of_other_types_is_saved_as_the_same(
         assert after.resources.memory == "300m" and list(after.acl.read) == [1]
 
 
+def rows(project: Project, name: str, version: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the store has of a version: its definition and its tasks, arguments included."""
+    path = project.platform.data / "controlplane" / "state.db"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        store.row_factory = sqlite3.Row
+        ((number,),) = store.execute(
+            "SELECT definition_id FROM versions JOIN jobs USING (job_id) "
+            "WHERE display_name = ? AND environment = 1 AND version = ?",
+            (name, version),
+        )
+        (definition,) = store.execute("SELECT * FROM definitions WHERE definition_id = ?", (number,))
+        tasks = store.execute(
+            "SELECT * FROM definition_tasks WHERE definition_id = ? ORDER BY task_id", (number,)
+        )
+        found = [dict(row) for row in (definition, *tasks)]
+    for row in found:
+        assert row.pop("definition_id") == number
+    return found[0], found[1:]
+
+
 FLOW = """
     from datatailr import ACL, Permission, Resources, Schedule, User, task, workflow
 
@@ -172,6 +194,9 @@ def test_a_scheduled_workflow_travels_whole_through_its_document(
     project.platform.dt("job", "save", f"file://{project.folder}/d.json")
     after, tasks_after = stored(connection, flow.name, 2)
     assert (after, tasks_after) == (before, tasks)
+    kept, kept_tasks = rows(project, flow.name, 1)
+    assert rows(project, flow.name, 2) == (kept, kept_tasks)
+    assert len({row["arguments_digest"] for row in kept_tasks}) == 4, "each task has arguments of its own"
     assert after.schedule.timezone == "Europe/Berlin" and "at_hours" in after.schedule.fields
     assert [(v.name, v.value) for v in after.env] == [("A", "x=1"), ("B", "")] and len(tasks) == 4
     assert [(v.name, v.value) for v in tasks[1].env] == [("A", "y"), ("B", ""), ("C", "z")]
