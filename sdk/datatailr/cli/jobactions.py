@@ -105,7 +105,7 @@ def start_each(
     answer: dict[str, list[dict[str, Any]]] = {"running": [], "pending": []}
     started: list[int] = []
 
-    def start(name: str) -> job_pb2.StartJobResponse:
+    def start(name: str) -> tuple[str, job_pb2.StartJobResponse]:
         request = job_pb2.StartJobRequest(
             idempotency_key=new_key(),
             name=name,
@@ -114,10 +114,10 @@ def start_each(
             run_date=run_date,
             now=now,
         )
-        return connection.call(lambda s: s.jobs.StartJob, request)
+        return name, connection.call(lambda s: s.jobs.StartJob, request)
 
-    for name in names:
-        response = forgiving(connection, name, environment, start)
+    for wanted in names:
+        name, response = forgiving(connection, wanted, environment, start)
         entry = {"Id": response.job_id, "RunId": response.run_id or None}
         waits = response.state in (common_pb2.STATE_PENDING, common_pb2.STATE_SCHEDULED)
         answer["pending" if waits else "running"].append(entry)
@@ -198,7 +198,7 @@ def promote(
 ) -> None:
     """Copy a version to the next environment: from dev to pre, or from pre to prod.
 
-    Example: `dt job promote my-flow 3 dev`.
+    Examples: `dt job promote my-flow 3 dev` and `dt job promote my-flow 3 pre`.
     """
     connection = open_connection()
 

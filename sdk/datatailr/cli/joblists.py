@@ -68,7 +68,11 @@ def list_jobs(
         elif offset:
             tell("No more jobs.")
         else:
-            tell("No jobs here yet. Call a workflow in Python and it appears:", "", *_EXAMPLE)
+            tell(
+                f"No jobs at {connection.address} yet. Call a workflow in Python and it appears:",
+                "",
+                *_EXAMPLE,
+            )
 
         return
 
@@ -146,7 +150,13 @@ def list_runs(
         return
 
     if not runs:
-        tell("No runs here yet. Start one:", "", f"    dt job start {name or 'NAME'}")
+        where = environment or "dev"
+        tell(
+            f"No runs at {connection.address}{f' in {environment}' if environment else ''} yet. Start one:",
+            "",
+            f"    dt job start {name or 'NAME'} -e {where}",
+            f"    dt job watch {name or 'NAME'} -e {where}",
+        )
         return
 
     rows = []

@@ -34,7 +34,10 @@ def group() -> None:
 
 @app.command("ls")
 def list_nodes(*, json: JsonOption = False, pretty: PrettyOption = False, utc: UtcOption = False) -> None:
-    """List the worker hosts that have joined."""
+    """List the worker hosts that have joined.
+
+    Examples: `dt node ls` and `dt node ls --json`.
+    """
     connection = open_connection()
 
     from datatailr.client import answers, queries
@@ -46,7 +49,10 @@ def list_nodes(*, json: JsonOption = False, pretty: PrettyOption = False, utc: U
         return
 
     if not nodes:
-        tell("No node has joined yet, so nothing can run.", "Start one:  datatailr agent --help")
+        tell(
+            f"No node has joined {connection.address} yet, so nothing can run.",
+            "Start one:  datatailr agent --help",
+        )
         return
 
     print_table(
@@ -95,13 +101,18 @@ def drain_node(
 
     The node is `draining` until nothing runs on it, then `drained`. Tasks that a deadline ends are charged
     with no failure. Only administrators may do this.
+
+    Examples: `dt node drain vm` and `dt node drain vm --within 10m --reason "new disk"`.
     """
     _set(node, schedulable=False, within=within or 0, reason=reason, as_json=json or pretty, pretty=pretty)
 
 
 @app.command("resume")
 def resume_node(node: NodeArgument, *, json: JsonOption = False, pretty: PrettyOption = False) -> None:
-    """Give a drained or draining node work again."""
+    """Give a drained or draining node work again.
+
+    Examples: `dt node resume vm` and `dt node resume vm --json`.
+    """
     _set(node, schedulable=True, within=0, reason="", as_json=json or pretty, pretty=pretty)
 
 

@@ -105,6 +105,8 @@ def up(
 
     Exit codes: 0 stopped, 1 failed, 2 bad configuration, 3 data directory in use, 4 written by
     a newer version.
+
+    Examples: `datatailr up` and `datatailr up --data-dir /srv/opentailr --memory 8g --retain dev=30d`.
     """
     if runtime not in ("process", "docker"):
         raise typer.BadParameter(f"{runtime!r} is neither process nor docker", param_hint="--runtime")
@@ -176,6 +178,8 @@ def down(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
     """Stop the `datatailr up` of a data directory, and wait until it has ended.
 
     Tasks that go on because `up` was killed are ended, too.
+
+    Examples: `datatailr down` and `datatailr down --data-dir /srv/opentailr`.
     """
     from datatailr.cli.places import is_process
     from datatailr.cli.supervisor import end_leftovers
@@ -213,6 +217,8 @@ def status(*, data_dir: DataDirOption = None, json: JsonOption = False) -> None:
     """Show the processes, ports, versions and nodes of the platform of a data directory.
 
     The exit code is 7 when it does not run or does not answer.
+
+    Examples: `datatailr status` and `datatailr status --json`.
     """
     from datatailr.cli.status import platform_status, print_status
 
@@ -238,6 +244,8 @@ def backup(directory: DirectoryArgument, *, data_dir: DataDirOption = None, json
     Keep it as safe as the data directory: it holds the tokens.
 
     Exit codes: 0 done, 1 failed, 4 written by a newer version.
+
+    Examples: `datatailr backup /mnt/backup` and `datatailr backup /mnt/backup --json`.
     """
     _require("opentailr_controlplane")
 
@@ -261,6 +269,8 @@ def restore(
     Runs that were going on at the backup go on after the next `datatailr up`.
 
     Exit codes: 0 done, 1 failed, 3 data directory in use, 4 written by a newer version.
+
+    Examples: `datatailr restore /mnt/backup` and `datatailr restore /mnt/backup --force`.
     """
     _require("opentailr_controlplane")
 
@@ -271,13 +281,19 @@ def restore(
 
 @app.command(context_settings=_PASS_ON)
 def controlplane(context: typer.Context) -> None:
-    """Run a control plane alone; all arguments are its own, see `datatailr controlplane --help`."""
+    """Run a control plane alone; all arguments are its own, and so is its help.
+
+    Examples: `datatailr controlplane --help` and `datatailr controlplane --data-dir /srv/opentailr`.
+    """
     _become("opentailr_controlplane", context.args)
 
 
 @app.command(context_settings=_PASS_ON)
 def agent(context: typer.Context) -> None:
-    """Run an agent alone; all arguments are its own, see `datatailr agent --help`."""
+    """Run an agent alone; all arguments are its own, and so is its help.
+
+    Examples: `datatailr agent --help` and `datatailr agent --data-dir /srv/agent --address build-7:7071`.
+    """
     _become("opentailr_agent", context.args)
 
 

@@ -141,7 +141,10 @@ def find_run(connection: Connection, name: str, environment: str, run_id: int | 
     if run_id is not None and run_id > 0:
         run = queries.run(connection, run_id)
 
-        if name not in (run.job_name, run.display_name, run.job_id):
+        begun = name.casefold()
+        names = (run.job_name.casefold(), run.display_name.casefold())
+
+        if name != run.job_id and not (begun and any(known.startswith(begun) for known in names)):
             raise NotFoundError(
                 f"run {run_id} is one of {run.job_name!r}, not of {name!r}\n"
                 f"hint: `dt job runs {name}` lists the runs of this job"

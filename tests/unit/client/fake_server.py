@@ -444,6 +444,17 @@ class _Nodes(node_pb2_grpc.NodeServiceServicer):
     def ListNodes(self, request: Any, context: Any) -> Any:
         return node_pb2.ListNodesResponse(nodes=self._state.nodes)
 
+    def SetNodeSchedulable(self, request: Any, context: Any) -> Any:
+        node = next((node for node in self._state.nodes if request.node in (node.name, node.agent_id)), None)
+
+        if node is None:
+            abort(context, Fault(code=grpc.StatusCode.NOT_FOUND, text=f"no node {request.node!r}"))
+            raise AssertionError("abort returned")
+
+        node.state = node_pb2.NODE_STATE_READY if request.schedulable else node_pb2.NODE_STATE_DRAINED
+        node.reason = request.reason
+        return node_pb2.SetNodeSchedulableResponse(node=node)
+
 
 @contextlib.contextmanager
 def fake_server() -> Iterator[tuple[str, FakeState]]:
