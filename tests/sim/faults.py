@@ -92,6 +92,11 @@ def draw_plan(chance: random.Random) -> Plan:
     )
 
 
+def plan_of(seed: int) -> Plan:
+    """What a seed makes of the world."""
+    return draw_plan(random.Random(f"plan {seed}"))
+
+
 class Faults:
     """Carries out a plan."""
 

@@ -25,7 +25,7 @@ from opentailr_agent.transfer import hash_file
 from opentailr_agent.work import Work
 from opentailr_controlplane.core import fleet, flow, images, jobs, placement
 from opentailr_controlplane.core import machine as core_machine
-from opentailr_controlplane.core.values import AgentState, ImageState, TaskState
+from opentailr_controlplane.core.values import AgentState, AttemptState, ImageState, TaskState
 from opentailr_controlplane.logstore import Appended, FileLogStore
 from opentailr_controlplane.services import agent_session
 from opentailr_controlplane.services.agent_session import AgentSessions
@@ -224,12 +224,15 @@ def _released_twice() -> list[Patch]:
 
 
 def _released_when_lost() -> list[Patch]:
-    real = fleet._lose_all
+    real = flow.move_attempt
 
-    def lose_all(*values: Any, gone: bool, **about: Any) -> None:
-        real(*values, gone=True, **about)
+    def move_attempt(state: Any, attempt: Any, target: Any, owner: str) -> None:
+        real(state, attempt, target, owner)
+        if target is AttemptState.LOST:
+            attempt.gone = True
+            placement.release(state, state.agents[attempt.agent_id], attempt)
 
-    return [(fleet, "_lose_all", lose_all)]
+    return [(flow, "move_attempt", move_attempt)]
 
 
 def _fence_reused_after_restart() -> list[Patch]:

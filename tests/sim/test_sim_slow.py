@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .coverage import UNREACHED, all_moves
+from .faults import plan_of
 from .planted import PLANTS, planted
 from .test_sim_quick import told
 from .world import simulate
@@ -15,6 +16,9 @@ from .world import simulate
 SEEDS = 5_000
 PART = 250
 FOUND_WITHIN = 200
+
+HARSH = [seed for seed in range(SEEDS) if plan_of(seed).outlived]
+"""Seeds of worlds in which nodes come back after they were given up: rarer mistakes show there."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -53,8 +57,9 @@ def test_many_seeds(first: int, ledger: Path) -> None:
 
 @pytest.mark.parametrize("name", PLANTS)
 def test_every_planted_mistake_is_found(name: str) -> None:
+    seeds = [*range(50), *HARSH[: FOUND_WITHIN - 50]]
     with planted(name):
-        found = next((seed for seed in range(FOUND_WITHIN) if not simulate(seed).ok), None)
+        found = next((seed for seed in seeds if not simulate(seed).ok), None)
     assert found is not None, f"{name} is not found in {FOUND_WITHIN} seeds"
 
 

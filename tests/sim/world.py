@@ -26,7 +26,7 @@ from opentailr_controlplane.core.settings import CoreSettings
 from opentailr_controlplane.store import sqlite as store_sqlite
 
 from .endings import judge
-from .faults import Faults, Plan, draw_plan
+from .faults import Faults, Plan, plan_of
 from .keepers import Behaviour
 from .loop import SimLoop
 from .network import Network
@@ -67,7 +67,7 @@ class World:
     def __init__(self, seed: int, arena: Path) -> None:
         self.chance = random.Random(f"world {seed}")
         self.check_chance = random.Random(f"checks {seed}")
-        self.plan = draw_plan(random.Random(f"plan {seed}"))
+        self.plan = plan_of(seed)
         self.arena = arena
         self.folder = arena / "nodes"
         self.settings = CoreSettings()
