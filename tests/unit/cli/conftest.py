@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,8 +48,31 @@ def dt(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes
     """Run `dt` in this process."""
     from datatailr.cli.dt import main
 
+    return _runner("dt", main, monkeypatch, capfdbinary)
+
+
+@pytest.fixture
+def datatailr(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., Done]:
+    """Run `datatailr` in this process, without a terminal and without the variables of a user."""
+    from datatailr.cli.platform import main
+
+    for name in ("DATATAILR_BASE_URL", "DATATAILR_USER_NAME", "DATATAILR_USER_PASSWORD", "DOCKER_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    return _runner("datatailr", main, monkeypatch, capfdbinary)
+
+
+def _runner(
+    program: str,
+    main: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> Callable[..., Done]:
     def run(*arguments: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["dt", *arguments])
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
 
         try:
             main()
