@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from datatailr.catalogue import code_of_cause
 from datatailr.client.words import (
     CAUSE_HINTS,
     PERMISSIONS,
@@ -156,14 +157,15 @@ _CAUSE_FIELDS: Final = (
 def cause_answer(cause: common_pb2.Cause) -> dict[str, Any] | None:
     """Why something ended, None where there is no cause.
 
-    `kind` (see `cause_word`), `message`, `hint`, and those fields that say something; times and
-    lengths of time in microseconds.
+    `kind` (see `cause_word`), `code` (for `dt explain`), `message`, `hint`, and those fields that say
+    something; times and lengths of time in microseconds.
     """
     if not cause.kind and not cause.message:
         return None
 
     answer: dict[str, Any] = {
         "kind": cause_word(cause.kind),
+        "code": code_of_cause(cause_word(cause.kind)),
         "message": cause.message,
         "hint": CAUSE_HINTS.get(cause.kind, ""),
     }

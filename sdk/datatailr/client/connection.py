@@ -22,6 +22,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
+from datatailr.client import trace
 from datatailr.client.status import PROTOCOL_KEY, PROTOCOL_VERSION, status_of, to_exception
 from datatailr.v1 import (
     identity_pb2_grpc,
@@ -160,7 +161,7 @@ class Connection:
         with self._lock:
             if self._stubs is None:
                 self._channel = grpc.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
-                self._stubs = Stubs(self._channel)
+                self._stubs = Stubs(trace.traced(self._channel))
 
             return self._stubs
 
@@ -207,8 +208,10 @@ class Connection:
             if not (repeatable and self._worth_repeating(failure, repetition)):
                 break
 
-            time.sleep(self._retry.pause(repetition))
+            pause = self._retry.pause(repetition)
             repetition += 1
+            trace.tell_repetition(repetition, pause, failure)
+            time.sleep(pause)
 
         # Raised outside the handler: frames of the transport are of no use to the caller.
         raise self.explain(failure)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from datatailr.client import answers, convert, logs, queries, transfers, watching
 from datatailr.client.connection import Connection, new_key
+from datatailr.client.frames import without_transport_frames
 from datatailr.client.progress import Progress, size_text
 from datatailr.client.words import environment_number, image_state_word, state_word
 from datatailr.errors import NotFoundError
@@ -31,6 +32,7 @@ def connect(address: str, token: str) -> GrpcPlatform:
     return GrpcPlatform(Connection(address, token), display=Progress())
 
 
+@without_transport_frames
 class GrpcPlatform:
     """A control plane behind the port `datatailr.scheduler._platform.Platform`.
 

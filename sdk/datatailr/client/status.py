@@ -12,6 +12,7 @@ from typing import Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from datatailr.catalogue import code_of_reason
 from datatailr.errors import (
     ConflictError,
     InvalidRequestError,
@@ -34,6 +35,9 @@ PROTOCOL_KEY: Final = "opentailr-protocol"
 
 ERROR_KEY: Final = "opentailr-error-bin"
 """Trailing metadata that carries a serialized ErrorDetail."""
+
+REQUEST_ID_KEY: Final = "x-request-id"
+"""Initial metadata that names the call in the log of the server."""
 
 _TABLE: Final[Mapping[grpc.StatusCode, type[PlatformError]]] = {
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
@@ -87,15 +91,31 @@ def error_detail(error: grpc.RpcError) -> common_pb2.ErrorDetail:
 
 
 def to_exception(error: grpc.RpcError, *, address: str, token_sent: bool) -> PlatformError:
-    """What a failed call means for the caller.
+    """What a failed call means for the caller; the code of the exception is as precise as the server was.
 
     Args:
         error: The exception of a gRPC call or stream.
         address: `HOST:PORT` of the server, for the message.
         token_sent: Whether the call carried a token, to tell a missing from a wrong one.
     """
-    code, text = status_of(error)
     detail = error_detail(error)
+    failure = _failure(error, detail, address=address, token_sent=token_sent)
+    failure.reason = detail.reason
+    failure.request_id = detail.request_id or request_id_of(error)
+    failure.code = code_of_reason(detail.reason) or failure.code
+    return failure
+
+
+def request_id_of(call: object) -> str:
+    """What finds a call in the log of the server that answered it; empty if none did."""
+    found = _metadata(call, "initial_metadata").get(REQUEST_ID_KEY, "")
+    return found if isinstance(found, str) else found.decode("ascii", "replace")
+
+
+def _failure(
+    error: grpc.RpcError, detail: common_pb2.ErrorDetail, *, address: str, token_sent: bool
+) -> PlatformError:
+    code, text = status_of(error)
     kind = _BY_REASON.get(detail.reason) or _TABLE.get(code, PlatformError)
 
     if kind is UnavailableError:
@@ -184,7 +204,7 @@ def _not_signed_in(text: str, address: str, *, token_sent: bool) -> str:
     )
 
 
-def _metadata(error: grpc.RpcError, which: str) -> dict[str, str | bytes]:
+def _metadata(error: object, which: str) -> dict[str, str | bytes]:
     """Metadata of a failed call; empty for errors that never became a call."""
     read = getattr(error, which, None)
     return dict(read() or ()) if callable(read) else {}

@@ -6,10 +6,12 @@ the name without the prefix of its enumeration, in lower case; the value 0 is th
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
+from datatailr._near import suggestion
 from datatailr.errors import InvalidRequestError
 from datatailr.v1 import common_pb2, image_pb2, node_pb2, run_pb2
 
@@ -153,7 +155,7 @@ def environment_number(word: str | None) -> common_pb2.Environment:
         return common_pb2.ENVIRONMENT_UNSPECIFIED
 
     if word not in _ENVIRONMENTS:
-        raise InvalidRequestError(f"environment: {word!r} is none of {', '.join(_ENVIRONMENTS)}")
+        raise InvalidRequestError(_unknown_word("environment", word, _ENVIRONMENTS))
 
     return _ENVIRONMENTS[word]
 
@@ -165,9 +167,15 @@ def job_type_number(word: str) -> common_pb2.JobType:
         InvalidRequestError: no such type; the message names the value.
     """
     if word not in _JOB_TYPES:
-        raise InvalidRequestError(f"type: {word!r} is none of {', '.join(_JOB_TYPES)}")
+        raise InvalidRequestError(_unknown_word("type", word, _JOB_TYPES))
 
     return _JOB_TYPES[word]
+
+
+def _unknown_word(field: str, word: str, known: Collection[str]) -> str:
+    text = f"{field}: {word!r} is none of {', '.join(known)}"
+    near = suggestion(word, known, otherwise="take one of them")
+    return f"{text}\nhint: {near}"
 
 
 def _word(enumeration: EnumTypeWrapper, number: int, prefix: str) -> str:

@@ -305,9 +305,13 @@ class Job(Lifecycle):
             )
         except NotFoundError as error:
             which = "" if wanted is None else f" version {wanted}"
-            raise TaskError(f"there is no job {job_name!r}{which} in {where}") from error
+            _, _, hint = str(error).partition("\n")
+            missing = TaskError(f"there is no job {job_name!r}{which} in {where}\n{hint}".rstrip())
+            missing.code = error.code
         except ConflictError as error:
-            raise TaskError(f"several jobs fit {job_name!r} in {where}: {error}") from error
+            missing = TaskError(f"several jobs fit {job_name!r} in {where}: {error}")
+        # outside the handlers: how the platform was asked is of no use to the caller
+        raise missing
 
     def from_dict(self, job_dict: Mapping[str, Any]) -> None:
         """Fill this object from a platform answer (clause B134).

@@ -126,7 +126,7 @@ def test_repetitions_come_to_an_end(connection: Connection, state: FakeState) ->
 def test_a_refusal_is_not_repeated(connection: Connection, state: FakeState) -> None:
     state.fail("StartJob", Fault(code=grpc.StatusCode.FAILED_PRECONDITION, text="the build failed"))
 
-    with pytest.raises(ConflictError, match=r"^the build failed$"):
+    with pytest.raises(ConflictError, match=r"^the build failed \[DT0500\]$"):
         start(connection)
 
     assert len(state.called("StartJob")) == 1
@@ -169,7 +169,7 @@ def test_the_message_has_field_reason_and_remedy(connection: Connection, state: 
     with pytest.raises(InvalidRequestError) as caught:
         start(connection)
 
-    assert str(caught.value) == "tasks[3].entrypoint: 'x' has no colon\nhint: write module:function"
+    assert str(caught.value) == "tasks[3].entrypoint: 'x' has no colon [DT0600]\nhint: write module:function"
 
 
 def test_an_internal_error_names_the_request(connection: Connection, state: FakeState) -> None:

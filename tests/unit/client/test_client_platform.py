@@ -203,7 +203,7 @@ def test_job_get_has_exactly_the_documented_keys(platform: GrpcPlatform) -> None
 
 @pytest.mark.clause("B114")
 def test_an_unknown_job_is_named(platform: GrpcPlatform) -> None:
-    with pytest.raises(NotFoundError, match="no job 'nothing' in dev\nhint: `dt job ls`"):
+    with pytest.raises(NotFoundError, match="no job 'nothing' in dev \\[DT0401\\]\nhint: `dt job ls`"):
         platform.get_job("nothing", "dev")
 
 
@@ -449,7 +449,7 @@ def test_a_failed_build_tells_the_command_and_the_end_of_its_log(
         platform.wait_for_image("key")
 
     lines = str(caught.value).splitlines()
-    assert lines[0] == "the environment could not be built: `uv pip install` ended with code 1"
+    assert lines[0] == "the environment could not be built: `uv pip install` ended with code 1 [DT0202]"
     assert lines[1] == "the last 20 lines of the build log:"
     assert lines[2:22] == [f"  line {number}" for number in range(11, 30)] + ["  error: no such package"]
     assert lines[22].startswith("hint:")
