@@ -1,0 +1,12 @@
+"""The tutorial, done as it stands, on a platform that has not run anything yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docs_examples import DOCS, reader
+from e2e_harness import Platform
+
+
+def test_the_tutorial_does_what_it_says(platform: Platform, tmp_path: Path) -> None:
+    assert reader(tmp_path / "reader", platform.client_environment()).follow(DOCS / "tutorial.md") > 15
