@@ -172,6 +172,10 @@ def _offers(place: _Place, begun: str) -> Iterable[Candidate]:
     commands = getattr(place.command, "commands", None)
 
     if commands is not None:
+        if place.arguments:
+            # A word that is no command stands where one is expected.
+            return []
+
         shown = ((name, commands[name]) for name in commands)
         return [(name, command.get_short_help_str(60)) for name, command in shown if not command.hidden]
 
