@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from datatailr.cli.output import duration_text, print_aligned, print_table, time_text
 from datatailr.cli.session import nth_newest
 from datatailr.client import answers, queries
-from datatailr.client.words import cause_label, outcome_word, retry_text, state_word
+from datatailr.client.words import cause_label, lineage, outcome_word, retry_text, state_word
 from datatailr.errors import NotFoundError, ProtocolMismatchError
 from datatailr.v1 import common_pb2, run_pb2
 
@@ -62,7 +62,7 @@ def describe_run(connection: Connection, run: run_pb2.Run, *, utc: bool, whole: 
     begin = run.start_time or run.submit_time
     took = f" after {duration_text(run.end_time - begin)}" if begin and run.end_time else ""
     rows = [
-        ("Run", f"{run.run_id} of version {run.job_version}"),
+        ("Run", f"{run.run_id} of version {run.job_version}{lineage(run)}"),
         ("State", f"{state_word(run.state)}{took}"),
         ("Started", f"{time_text(run.submit_time, utc=utc)} by {run.started_by or '-'}"),
         ("Done", f"{counts.completed} of {counts.total}"),

@@ -18,10 +18,11 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, Protocol
 
 from datatailr.cli.exits import Exit
+from datatailr.cli.interrupting import look_away
 from datatailr.cli.output import STATE_COLOURS, duration_text, tell
 from datatailr.client.connection import Connection
 from datatailr.client.watching import WatchedRun, watch_run
-from datatailr.client.words import CAUSE_HINTS, cause_label, state_word
+from datatailr.client.words import CAUSE_HINTS, cause_label, lineage, state_word
 from datatailr.v1 import common_pb2, run_pb2
 
 if TYPE_CHECKING:
@@ -73,14 +74,7 @@ def watch(connection: Connection, run_id: int) -> Exit:
             for watched in watch_run(connection, run_id, on_cut=view.cut):
                 view.show(watched)
     except KeyboardInterrupt:
-        name = watched.run.job_name if watched is not None else "NAME"
-        tell(
-            "",
-            f"Stopped watching; run {run_id} goes on.",
-            f"  follow it:  dt job watch {name} -i {run_id}",
-            f"  end it:     dt job stop -b {run_id}",
-        )
-        return Exit.INTERRUPTED
+        return look_away(connection, run_id, watched.run.job_name if watched is not None else "NAME")
 
     if watched is None or not watched.ended:
         tell(f"error: the server ended the stream before run {run_id} had ended")
@@ -94,7 +88,8 @@ def print_end(watched: WatchedRun) -> None:
     """Print how a run ended: state, duration, cause, and what failed in it."""
     run = watched.run
     took = duration_text(_length(run.start_time or run.submit_time, run.end_time))
-    print(f"run {run.run_id} of {run.job_name} (version {run.job_version}): {watched.state} after {took}")
+    which = f"run {run.run_id} of {run.job_name} (version {run.job_version})"
+    print(f"{which}: {watched.state} after {took}{lineage(run)}")
 
     if watched.well:
         return
@@ -232,7 +227,7 @@ class _PlainView:
 
 
 class _LiveView:
-    """One block that is kept up to date."""
+    """One block that is kept up to date, and gone at the end: the line that tells the end takes its place."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -242,7 +237,7 @@ class _LiveView:
         self._watched: WatchedRun | None = None
         self._is_cut = False
         self._live: AbstractContextManager[object] = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=False
+            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
         )
 
     def __enter__(self) -> object:
@@ -293,7 +288,7 @@ def render(
     counts = Counter(state_word(task.state) for task in watched.tasks.values())
     headline = Text.assemble(
         (f"{run.display_name or run.job_name} ", "bold"),
-        f"run {run.run_id}, version {run.job_version}  ",
+        f"run {run.run_id}, version {run.job_version}{lineage(run)}  ",
         (watched.state, STATE_COLOURS.get(watched.state, "")),
         f"  {duration_text(_length(begin, run.end_time or now))}  ",
         (", ".join(f"{number} {state}" for state, number in counts.most_common()), "dim"),

@@ -109,6 +109,14 @@ def outcome_word(outcome: run_pb2.AttemptOutcome) -> str:
     return _word(run_pb2.AttemptOutcome, outcome, "ATTEMPT_OUTCOME_")
 
 
+def lineage(run: run_pb2.Run) -> str:
+    """Which run this one repeats, after a comma; empty for one that repeats none."""
+    if run.original_run_id <= 0:
+        return ""
+
+    return f", {'goes on from' if run.partial_rerun else 'repeats'} run {run.original_run_id}"
+
+
 def failed_tries(task: run_pb2.RunTask) -> int:
     """How many attempts of a task that goes on the platform failed; 0 once it has ended."""
     if not task.HasField("last_failure"):
