@@ -86,12 +86,11 @@ class Reader:
     """What has been run so far, for messages."""
 
     def follow(self, page: Path) -> int:
-        """Runs all examples of a page in order; returns their number."""
-        count = 0
+        """Runs all examples of a page in order; returns how many commands and scripts that were."""
+        before = len(self.done)
         for example in parse(self.evaluate).parse(page).examples():
             example.evaluate()
-            count += 1
-        return count
+        return len(self.done) - before
 
     def evaluate(self, example: Example) -> str | None:
         """Runs one example; None, or what went wrong."""
@@ -168,6 +167,13 @@ def matches(expected: str, printed: str) -> bool:
 def blocks_of(page: Path) -> list[Block]:
     """All blocks of a page, without running any."""
     return [read_block(found) for found in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def steps(page: Path) -> int:
+    """How many commands and scripts a reader of the page runs."""
+    to_run = [block for block in blocks_of(page) if not block.not_run and not block.caption]
+    typed = sum(len(list(commands(block.source))) for block in to_run if block.language == "console")
+    return typed + sum(block.language == "python" for block in to_run)
 
 
 def reader(folder: Path, environment: Mapping[str, str]) -> Reader:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from docs_examples import DOCS, ROOT, reader
+from docs_examples import DOCS, reader, steps
 from e2e_harness import Platform
 
 PAGES = sorted(path.name for path in (DOCS / "howto").glob("*.md") if path.name != "README.md")
-NOT_RUN_ALONE = {"promote.md"}
-"""Pages of which no example can be run here."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in NOT_RUN_ALONE])
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_does_what_it_says(page: str, platform: Platform, tmp_path: Path) -> None:
     environment = {**platform.client_environment(), "PLATFORM_DATA": str(platform.data)}
-    assert reader(tmp_path / "reader", environment).follow(DOCS / "howto" / page) > 0
-    assert not (ROOT / ".script.py").exists()
+    path = DOCS / "howto" / page
+    assert reader(tmp_path / "reader", environment).follow(path) == steps(path) > 0

@@ -13,11 +13,11 @@ from docs_examples import (
     READ_LANGUAGES,
     ROOT,
     RUN_LANGUAGES,
-    Reader,
     blocks_of,
     commands,
     matches,
     reader,
+    steps,
 )
 
 sys.path.insert(0, str(DOCS))
@@ -41,14 +41,9 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
         assert not block.not_run or block.language in RUN_LANGUAGES, "only what would be run needs a reason"
 
 
-def test_each_page_of_examples_is_in_one_test() -> None:
-    runnable = [
-        block.source
-        for page in EXAMPLE_PAGES
-        for block in blocks_of(page)
-        if block.language == "console" and not block.not_run
-    ]
-    assert len(runnable) > 30
+def test_most_examples_are_run() -> None:
+    reasons = [block.not_run for page in EXAMPLE_PAGES for block in blocks_of(page) if block.not_run]
+    assert len(reasons) < sum(steps(page) for page in EXAMPLE_PAGES) / 4
 
 
 def test_what_a_page_says_is_compared(tmp_path: Path) -> None:
@@ -73,10 +68,8 @@ def test_a_python_block_that_fails_fails_the_page(tmp_path: Path) -> None:
 def test_a_captioned_block_is_a_file(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("```{code-block} python\n:caption: a/b.py\nX = 1\n```\n", encoding="utf-8")
-    someone: Reader = reader(tmp_path / "folder", {})
-    assert someone.follow(page) == 1
+    assert reader(tmp_path / "folder", {}).follow(page) == 0
     assert (tmp_path / "folder" / "a" / "b.py").read_text(encoding="utf-8") == "X = 1\n"
-    assert someone.done == []
 
 
 def test_commands_of_a_block_with_what_they_print() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs_examples import DOCS, reader
+from docs_examples import DOCS, reader, steps
 from e2e_harness import Platform
 
 
 def test_the_tutorial_does_what_it_says(platform: Platform, tmp_path: Path) -> None:
-    assert reader(tmp_path / "reader", platform.client_environment()).follow(DOCS / "tutorial.md") > 15
+    page = DOCS / "tutorial.md"
+    assert reader(tmp_path / "reader", platform.client_environment()).follow(page) == steps(page) > 15
