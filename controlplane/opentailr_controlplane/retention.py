@@ -51,6 +51,9 @@ run finds everything that belongs to it, and the next call finds no run."""
 BATCH: Final = 50
 """Runs taken out, or cleared, together."""
 
+INSTANT_AGE: Final = 86_400
+"""Seconds since it was made after which an instant version without a run is one that will have none."""
+
 SHARE: Final = 3.0
 """Pauses are this many times as long as the work before them, so that the engine has the disk to itself most
 of the time."""
@@ -126,7 +129,18 @@ class Retention:
             clock=clock,
         )
         self.removed: dict[str, float] = dict.fromkeys(
-            ("runs", "logs", "builds", "nodes", "images", "objects", "object_bytes", "stray_logs"), 0.0
+            (
+                "runs",
+                "instants",
+                "logs",
+                "builds",
+                "nodes",
+                "images",
+                "objects",
+                "object_bytes",
+                "stray_logs",
+            ),
+            0.0,
         )
         """What has gone since the start, by kind."""
         self.last_pass = 0.0
@@ -160,6 +174,7 @@ class Retention:
             CoreError, StoreError: the engine or the store refuses changes now.
         """
         await self._clear_removed()
+        await self._remove_instants()
         for environment, keep in self._policy.environments.items():
             if keep.run_age:
                 await self._remove_old(environment, keep.run_age)
@@ -230,6 +245,26 @@ class Retention:
             await self._write(store.drop_runs, run_ids)
         for run_id in run_ids:
             self._vanished.pop(run_id, None)
+
+    async def _remove_instants(self) -> None:
+        """Instant versions leave when the last of their runs has, with what they consist of."""
+        if await self._read(store.removals):
+            # Somebody may still read a run that has just been taken out, and by it the definition.
+            return
+        before = self._micros(INSTANT_AGE)
+        while found := await self._read(store.lonely_instants, before, BATCH):
+            with self._holding_off_backups():
+                reply = await self._engine.execute(Retire(instants=tuple(found)))
+            assert isinstance(reply, RetireReply)
+            self.removed["instants"] += len(reply.instants)
+            await self._pause()
+            if not reply.instants:
+                break
+        while definitions := await self._read(store.lonely_definitions, BATCH):
+            with self._holding_off_backups():
+                for definition_id in definitions:
+                    while await self._write(store.drop_definition, definition_id):
+                        pass
 
     async def _remove_logs(self, environment: Environment, age: int) -> None:
         before, seen = self._micros(age), None

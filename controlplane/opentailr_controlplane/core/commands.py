@@ -109,11 +109,12 @@ class NodeReply:
 
 @dataclass(frozen=True, slots=True)
 class RetireReply:
-    """What Retire took out, by id."""
+    """What Retire took out, by id; versions by (job id, number)."""
 
     run_ids: tuple[int, ...]
     agent_ids: tuple[str, ...]
     image_keys: tuple[str, ...]
+    instants: tuple[tuple[str, int], ...] = ()
 
 
 Reply = (
@@ -261,12 +262,13 @@ class SetNodeSchedulable(Command):
 class Retire(Command):
     """Takes out what retention no longer keeps; answers `RetireReply`. Of the platform itself, not of people.
 
-    `run_ids` are finished runs. Nodes last heard before `nodes_before` and images that no version uses and
-    that ended before `images_before` go too; both are wall times in microseconds, 0 for none. What is in
-    use after all stays.
+    `run_ids` are finished runs, `instants` instant versions, as (job id, number), whose runs are gone. Nodes
+    last heard before `nodes_before` and images that no version uses and that ended before `images_before` go
+    too; both are wall times in microseconds, 0 for none. What is in use after all stays.
     """
 
     run_ids: tuple[int, ...] = ()
+    instants: tuple[tuple[str, int], ...] = ()
     nodes_before: int = 0
     images_before: int = 0
 

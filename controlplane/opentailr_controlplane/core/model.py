@@ -319,9 +319,10 @@ class Retired:
     runs: list[int] = field(default_factory=list)
     agents: list[str] = field(default_factory=list)
     images: list[str] = field(default_factory=list)
+    versions: list[tuple[str, int]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.agents or self.images)
+        return bool(self.runs or self.agents or self.images or self.versions)
 
 
 @dataclass(slots=True)

@@ -15,15 +15,17 @@ _ENDED = (ImageState.READY, ImageState.FAILED)
 
 
 def retire(state: State, command: Retire) -> RetireReply:
-    """Takes out finished runs, nodes not heard of for long, and images that no version uses."""
+    """Takes out finished runs, instant versions without one, nodes not heard of for long, unused images."""
     agents = _agents(state, command.nodes_before) if command.nodes_before else []
     runs = _runs(state, command.run_ids) if command.run_ids else []
+    instants = _instants(state, command.instants) if command.instants else []
     images = _images(state, command.images_before) if command.images_before else []
     retired = state.dirty.retired
     retired.runs.extend(runs)
     retired.agents.extend(agents)
     retired.images.extend(images)
-    return RetireReply(tuple(runs), tuple(agents), tuple(images))
+    retired.versions.extend(instants)
+    return RetireReply(tuple(runs), tuple(agents), tuple(images), tuple(instants))
 
 
 def _runs(state: State, run_ids: tuple[int, ...]) -> list[int]:
@@ -32,6 +34,22 @@ def _runs(state: State, run_ids: tuple[int, ...]) -> list[int]:
     chosen = [run_id for run_id in run_ids if run_id not in state.runs and run_id not in present]
     for run_id in chosen:
         state.expiries.pop(run_id, None)
+    return chosen
+
+
+def _instants(state: State, versions: tuple[tuple[str, int], ...]) -> list[tuple[str, int]]:
+    """Versions made for one instant run, unless one of their runs goes on."""
+    active = {run.plan.definition_id for run in state.runs.values()}
+    chosen = []
+    for job_id, number in versions:
+        job = state.jobs.get(job_id)
+        version = job.versions.get(number) if job is not None else None
+        if job is None or version is None or not version.instant or version.definition_id in active:
+            continue
+        del job.versions[number]
+        state.plans.pop(version.definition_id, None)
+        state.dirty.versions.pop((job_id, number), None)
+        chosen.append((job_id, number))
     return chosen
 
 

@@ -23,8 +23,8 @@ from . import schema
 RULES: Final = {
     "counters": "one row",
     "jobs": "kept always: a job's name, list of permissions and count of versions outlive its runs",
-    "versions": "kept always: any version can be started, promoted and restored",
-    "definitions": "as long as a version names it, which is always",
+    "versions": "kept always: any version can be started, promoted and restored; instant ones with their runs",
+    "definitions": "as long as a version names it",
     "definition_tasks": "with its definition",
     "runs": "by age and by count per job, by environment; see the keeper's exceptions",
     "removals": "until the rest of the run it names is gone",
@@ -94,6 +94,8 @@ def remove(connection: sqlite3.Connection, retired: Retired) -> None:
         connection.execute("DELETE FROM agents WHERE agent_id = ?", (agent_id,))
     for key in retired.images:
         connection.execute("DELETE FROM images WHERE image_key = ?", (key,))
+    for job_id, version in retired.versions:
+        connection.execute("DELETE FROM versions WHERE job_id = ? AND version = ?", (job_id, version))
 
 
 # --------------------------------------------------------------------------- what is due
@@ -156,6 +158,24 @@ def old_builds(connection: sqlite3.Connection, before: int, limit: int) -> list[
         f"SELECT build_id FROM builds WHERE state >= {_BUILT} AND end_time < ? "
         "AND NOT EXISTS (SELECT 1 FROM images WHERE images.build_id = builds.build_id) LIMIT ?",
         (before, limit),
+    )
+    return [row[0] for row in rows]
+
+
+def lonely_instants(connection: sqlite3.Connection, before: int, limit: int) -> list[tuple[str, int]]:
+    """Instant versions made before a time of which no run is left, as (job id, number)."""
+    rows = connection.execute(
+        "SELECT job_id, version FROM versions WHERE instant AND create_time < ? "
+        "AND definition_id NOT IN (SELECT definition_id FROM runs) LIMIT ?",
+        (before, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def lonely_definitions(connection: sqlite3.Connection, limit: int) -> list[int]:
+    """Definitions whose version is gone."""
+    rows = connection.execute(
+        "SELECT definition_id FROM definitions EXCEPT SELECT definition_id FROM versions LIMIT ?", (limit,)
     )
     return [row[0] for row in rows]
 
@@ -225,6 +245,22 @@ def note_logs(connection: sqlite3.Connection, run_ids: Iterable[int], complete: 
         "ON CONFLICT (run_id) DO UPDATE SET complete = excluded.complete",
         [(run_id, complete) for run_id in run_ids],
     )
+
+
+def drop_definition(connection: sqlite3.Connection, definition_id: int) -> bool:
+    """Deletes a part of a definition without a version, its head last; False once nothing is left."""
+    tasks = connection.execute(
+        "SELECT task_id, arguments_digest FROM definition_tasks WHERE definition_id = ? LIMIT ?",
+        (definition_id, CHUNK),
+    ).fetchall()
+    connection.executemany(
+        "DELETE FROM definition_tasks WHERE definition_id = ? AND task_id = ?",
+        [(definition_id, task_id) for task_id, _ in tasks],
+    )
+    drop_payloads(connection, {digest for _, digest in tasks if digest is not None})
+    if not tasks:
+        connection.execute("DELETE FROM definitions WHERE definition_id = ?", (definition_id,))
+    return bool(tasks)
 
 
 def drop_builds(connection: sqlite3.Connection, build_ids: Sequence[str]) -> None:
