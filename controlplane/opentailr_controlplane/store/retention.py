@@ -23,7 +23,7 @@ from . import schema
 RULES: Final = {
     "counters": "one row",
     "jobs": "kept always: a job's name, list of permissions and count of versions outlive its runs",
-    "versions": "kept always: any version can be started, promoted and restored; instant ones with their runs",
+    "versions": "kept always, to be started, promoted, restored; instant ones as long as a run of theirs",
     "definitions": "as long as a version names it",
     "definition_tasks": "with its definition",
     "runs": "by age and by count per job, by environment; see the keeper's exceptions",
