@@ -41,6 +41,7 @@ from .logfiles import (
     sync_all,
 )
 from .sweeping import remove_files, stale_logs
+from .threads import in_thread
 
 DEFAULT_MAX_BYTES = 1 << 30
 """Most bytes of one stream of one log."""
@@ -478,7 +479,7 @@ class FileLogStore:
             self._dirty.pop(key, None)
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        return await in_thread(self._threads, call, *arguments)
 
 
 def log_path(log_id: str, stream: Stream) -> str:

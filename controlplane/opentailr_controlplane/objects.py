@@ -33,6 +33,7 @@ from .errors import Aborted, DataLoss
 from .files import FULL_DISK, fan_out, sync_directory
 from .objectfiles import BATCH, link, read_block, write_all
 from .sweeping import Swept, remove_old, renew, sweep
+from .threads import in_thread
 
 CHUNK = 256 * 1024
 """Bytes of one message; the limit of the wire."""
@@ -222,7 +223,7 @@ class FileObjectStore:
             file.close()
 
     async def _run(self, call: Callable[[Unpack[Ts]], T], *arguments: Unpack[Ts]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+        return await in_thread(self._threads, call, *arguments)
 
     def _prepare(self, now: float) -> None:
         fan_out(self._root)
