@@ -326,7 +326,6 @@ LATER: dict[str, str] = {
     **dict.fromkeys((f"B{number}" for number in range(196, 203)), _SERVING),
     **dict.fromkeys(("B203", "B207", "B208", "B212"), _APPS),
     **dict.fromkeys(("B218", "B220", "B222", "B224", "B225"), _ADDINS),
-    "B275": "signing in, setting up the shell and the demo project",
 }
 """Clauses whose proof comes with a later piece of the platform, and which piece that is."""
 
