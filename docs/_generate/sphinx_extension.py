@@ -33,7 +33,6 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "errors": tables.error_table,
     "architecture": lambda: texts.page_of_root(ROOT / "ARCHITECTURE.md", DOCS),
     "proof": lambda: tables.contents(DOCS, "*.md", besides=PLACED),
-    "error codes": lambda: tables.contents(DOCS, "errors/*.md"),
     "changelog": lambda: texts.page_of_root(ROOT / "CHANGELOG.md", DOCS),
 }
 """What a page can ask for, by name."""

@@ -38,12 +38,10 @@ def error_table() -> str:
 
 
 def contents(docs: Path, pattern: str, *, besides: Sequence[str] = ()) -> str:
-    """A table of contents of the pages that fit a pattern, by name, a README first.
+    """A table of contents of the pages that fit a pattern, by name.
 
     Unlike a `:glob:` it may be empty: some pages are made by the tests.
     """
     there = [path.relative_to(docs).with_suffix("").as_posix() for path in docs.glob(pattern)]
-    pages = sorted(
-        (page for page in there if page not in besides), key=lambda page: (not page.endswith("README"), page)
-    )
+    pages = sorted(page for page in there if page not in besides)
     return "\n".join(["```{toctree}", ":maxdepth: 1", "", *(f"/{page}" for page in pages), "```"])
