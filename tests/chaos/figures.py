@@ -88,9 +88,12 @@ class Figures:
         """All roles with quiet readings, in the order in which they were seen."""
         return list(dict.fromkeys(reading.role for reading in self.quiet))
 
-    def growth_an_hour(self, role: str, *, least_minutes: float = 20) -> float | None:
+    def growth_an_hour(
+        self, role: str, *, warm_minutes: float = 5, least_minutes: float = 20
+    ) -> float | None:
         """Kilobytes an hour that the longest-lived process of a role grew by; None if none lived long enough.
 
+        The first minutes of a life do not count: caches with bounds are being filled.
         Theil and Sen's slope (the median of the slopes of all pairs) over the quiet readings, so that single
         peaks do not count.
         """
@@ -99,6 +102,7 @@ class Figures:
             if reading.role == role:
                 lives[reading.pid].append(reading)
         life = max(lives.values(), key=lambda readings: readings[-1].at - readings[0].at, default=[])
+        life = [reading for reading in life if reading.at - life[0].at >= warm_minutes * 60]
         if not life or life[-1].at - life[0].at < least_minutes * 60:
             return None
         slopes = [
