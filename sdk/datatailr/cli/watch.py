@@ -22,7 +22,7 @@ from datatailr.cli.interrupting import look_away
 from datatailr.cli.output import STATE_COLOURS, duration_text, tell
 from datatailr.client.connection import Connection
 from datatailr.client.watching import WatchedRun, watch_run
-from datatailr.client.words import CAUSE_HINTS, cause_label, lineage, state_word
+from datatailr.client.words import CAUSE_HINTS, cause_label, code_text, lineage, state_word
 from datatailr.v1 import common_pb2, run_pb2
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def print_end(watched: WatchedRun) -> None:
     for task in failed[:_MOST_CAUSES]:
         where = f" on {task.node}" if task.node else ""
         attempt = f", attempt {task.tried_to_start_time}" if task.tried_to_start_time > 1 else ""
-        state = f"{state_word(task.state)}{_label(task.cause)}"
+        state = f"{state_word(task.state)}{_label(task.cause)}{code_text(task.cause.kind)}"
         print(f"\ntask {task.name} ({task.task_id}){where}{attempt}: {state}")
         print(task.cause.traceback.rstrip("\n") or task.cause.message or "no cause was recorded")
 

@@ -12,6 +12,7 @@ from typing import Final
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from datatailr._near import suggestion
+from datatailr.catalogue import code_of_cause
 from datatailr.errors import InvalidRequestError
 from datatailr.v1 import common_pb2, image_pb2, node_pb2, run_pb2
 
@@ -102,6 +103,12 @@ def cause_label(cause: common_pb2.Cause) -> str:
         return f"{word} {cause.task}"
 
     return word
+
+
+def code_text(kind: common_pb2.CauseKind) -> str:
+    """The code of a kind of cause as it ends a line, for `dt explain`; empty where there is none."""
+    code = code_of_cause(cause_word(kind))
+    return f" [{code}]" if code else ""
 
 
 def outcome_word(outcome: run_pb2.AttemptOutcome) -> str:

@@ -428,7 +428,7 @@ def test_watching_a_run_that_fails(dt: Dt, watched: FakeState) -> None:
         "run 4 of my-flow (version 1): failed after 12.0 s",
         "because: task train failed",
         "",
-        "task train (1) on laptop, attempt 2: failed (exception)",
+        "task train (1) on laptop, attempt 2: failed (exception) [DT0801]",
         "Traceback (most recent call last):",
         '  File "pkg.py", line 3, in train',
         "ValueError: no data",

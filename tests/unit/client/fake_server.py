@@ -78,6 +78,8 @@ class FakeState:
         self.list_requests: list[Any] = []
         self.promotions = 0
         self.log = b""
+        self.task_logs: dict[tuple[int, int], bytes] = {}
+        """By task id and LogStream; the other logs are all `log`."""
         self.log_requests: list[log_pb2.ReadLogRequest] = []
         self.start_requests: list[job_pb2.StartJobRequest] = []
         self.runs: dict[int, run_pb2.Run] = {}
@@ -422,7 +424,7 @@ class _Logs(log_pb2_grpc.LogServiceServicer):
 
     def ReadLog(self, request: Any, context: Any) -> Any:
         self._state.log_requests.append(request)
-        content = self._state.log
+        content = self._state.task_logs.get((request.task.task_id, request.stream), self._state.log)
         offset = request.offset
 
         if request.WhichOneof("start") == "tail_lines":

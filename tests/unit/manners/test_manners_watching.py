@@ -131,7 +131,7 @@ def test_a_failure_reads_like_a_local_one(state: FakeState, dt: Dt) -> None:
     text = out.decode()
     assert code == Exit.RUN_FAILED
     assert "run 4 of flow (version 1): failed after 1.00 s, goes on from run 3" in text
-    heading, _, trace = text.partition("\ntask load (0) on n1, attempt 2: failed (exception)\n")
+    heading, _, trace = text.partition("\ntask load (0) on n1, attempt 2: failed (exception) [DT0801]\n")
     assert trace.startswith("Traceback (most recent call last):") and heading
     assert trace.endswith("    return row[\"price\"]\nKeyError: 'price'\n")
     assert "datatailr" not in trace and "grpc" not in trace
