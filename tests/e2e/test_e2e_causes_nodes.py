@@ -93,6 +93,14 @@ class Fleet:
         )
         _ready(ready)
 
+    def only(self, *names: str) -> None:
+        """Has these nodes and no others, whatever an earlier test left."""
+        for name in set(self.nodes) - set(names):
+            self.end(name, signal.SIGTERM)
+        for name in names:
+            if name not in self.nodes:
+                self.join(name)
+
     def end(self, name: str, number: signal.Signals) -> None:
         """Ends a node's agent and nothing else."""
         process = self.nodes.pop(name)
@@ -140,6 +148,13 @@ def _ready(path: Path) -> dict[str, Any]:
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     running = Fleet.start(tmp_path_factory.mktemp("fleet"))
     try:
+        # The environment is built here, so that no test waits for it on a node that it took away.
+        running.only("n1")
+        folder = tmp_path_factory.mktemp("first")
+        (folder / "go").touch()
+        with client_variables(running.platform):
+            project = Project(folder / "project", running.platform, "causes first")
+            assert project.deploy(TASK.replace("@FOLDER@", str(folder))).wait().result("work") == "first"
         yield running
         running.stop()
     finally:
@@ -199,7 +214,7 @@ def begun(fleet: Fleet, folder: Path, name: str) -> Iterator[Watched]:
 
 @pytest.mark.clause("B107", "B110")
 def test_a_lost_node_is_told_at_once_and_its_late_result_is_evidence(fleet: Fleet, tmp_path: Path) -> None:
-    fleet.join("n1")
+    fleet.only("n1")
     with begun(fleet, tmp_path / "lost", "causes lost node") as run:
         fleet.join("n2")
         fleet.end("n1", signal.SIGKILL)
@@ -227,6 +242,7 @@ def test_a_lost_node_is_told_at_once_and_its_late_result_is_evidence(fleet: Flee
 
 @pytest.mark.clause("B110")
 def test_a_drained_node_is_charged_to_nobody(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.only("n1", "n2")
     with begun(fleet, tmp_path / "drained", "causes drained node") as run:
         node = str(run.attempts()[0]["node"])
         fleet.end(node, signal.SIGTERM)
@@ -240,6 +256,7 @@ def test_a_drained_node_is_charged_to_nobody(fleet: Fleet, tmp_path: Path) -> No
 
 
 def test_a_node_that_forgot_is_told_as_restarted(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.only("n1", "n2")
     with begun(fleet, tmp_path / "restarted", "causes restarted node") as run:
         node = str(run.attempts()[0]["node"])
         fleet.end(node, signal.SIGKILL)
@@ -255,6 +272,7 @@ def test_a_node_that_forgot_is_told_as_restarted(fleet: Fleet, tmp_path: Path) -
 
 
 def test_a_broken_node_is_told_as_faulty(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.only("n1", "n2")
     for name in list(fleet.nodes):
         folder = fleet.folder / name / "attempts"
         eventually(lambda folder=folder: not any(folder.iterdir()), what="an idle node")  # type: ignore[misc]
@@ -285,9 +303,7 @@ def test_a_broken_node_is_told_as_faulty(fleet: Fleet, tmp_path: Path) -> None:
 
 @pytest.mark.clause("B107")
 def test_nobody_is_there_says_who_was_last(fleet: Fleet, tmp_path: Path) -> None:
-    names = list(fleet.nodes)
-    for name in names:
-        fleet.end(name, signal.SIGTERM)
+    fleet.only()
     folder = tmp_path / "nobody"
     folder.mkdir()
     (folder / "go").touch()
@@ -298,5 +314,5 @@ def test_nobody_is_there_says_who_was_last(fleet: Fleet, tmp_path: Path) -> None
         name = flow.job.to_dict()["name"]
         text = fleet.platform.dt("job", "get", name).out
         assert "no node is connected" in text.lower(), text
-        fleet.join(names[0])
+        fleet.join("n1")
         assert flow.wait().result("work") == "first"
