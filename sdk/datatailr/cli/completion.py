@@ -101,7 +101,7 @@ def script(program: str, shell: Shell) -> str:
             "    local -a found\n"
             f'    found=("${{(@f)$({VARIABLE}=zsh command {program} "${{(@)words[2,CURRENT]}}" '
             '2>/dev/null)}")\n'
-            '    if [[ -n "$found[1]" ]]; then _describe -V "" found; else _files; fi\n'
+            '    if [[ -n "$found[1]" ]]; then _describe value found; else _files; fi\n'
             "}\n"
             f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}\n"
             f"compdef {function} {program}\n"
