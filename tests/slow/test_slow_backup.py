@@ -215,28 +215,33 @@ def test_rules_of_retention_reach_the_control_plane(tmp_path: Path) -> None:
 
 
 def test_work_goes_on_while_a_backup_is_made(project: Project, platform: Platform, tmp_path: Path) -> None:
-    """No call waits for the backup: the longest pause beside one is that of a moment without."""
+    """Runs go on being started; the longest start beside a backup and without one are told, not judged."""
     flow, _ = begin_fifty(project, tmp_path / "visits")
-    backup, pauses, done = tmp_path / "backup", [0.0], threading.Event()
+    backup = tmp_path / "backup"
+    longest: dict[str, list[float]] = {"alone": [], "beside a backup": []}
+    moment, done = "alone", threading.Event()
 
     def ask() -> None:
         job = flow.job
         while not done.is_set():
-            begun = time.monotonic()
+            begun, when = time.monotonic(), moment
             assert job.start()[0] is True
-            pauses.append(time.monotonic() - begun)
+            longest[when].append(time.monotonic() - begun)
             time.sleep(0.05)
 
     asking = threading.Thread(target=ask)
     asking.start()
     try:
+        eventually(lambda: len(longest["alone"]) >= 20, seconds=60, what="starts without a backup")
+        moment = "beside a backup"
         for _ in range(3):
             datatailr(platform, "backup", str(backup))
     finally:
         done.set()
         asking.join()
-    print(f"longest start of a run beside backups: {max(pauses) * 1000:.0f} ms of {len(pauses)}")
-    assert len(pauses) > 5
+    for when, pauses in longest.items():
+        assert pauses, f"nothing was started {when}"
+        print(f"longest start of a run {when}: {max(pauses) * 1000:.0f} ms of {len(pauses)}")
     first = json.loads((backup / "manifest.json").read_text())
     again = json.loads(datatailr(platform, "backup", str(backup), "--json").out)
     assert again["copied"] < again["counts"]["objects"] + again["counts"]["logs"]
