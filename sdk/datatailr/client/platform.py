@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
-from datatailr.client import answers, convert, logs, queries, transfers, watching
+from datatailr.client import answers, convert, fitting, logs, queries, transfers, watching
 from datatailr.client.connection import Connection, new_key
 from datatailr.client.frames import without_transport_frames
 from datatailr.client.progress import Progress, size_text
@@ -73,6 +73,9 @@ class GrpcPlatform:
     def save_job(self, definition: JobDefinition) -> SavedVersion:
         """Upload what is missing, then save one new version (clauses B98 to B101)."""
         request, uploads = convert.save_request(definition, idempotency_key=new_key())
+
+        if self._has_display and (problem := fitting.too_large(self._connection, definition)):
+            self._progress.note(problem)
 
         if definition.bundle is not None:
             self._progress.line(
