@@ -22,7 +22,7 @@ from datatailr.v1 import common_pb2, job_pb2, node_pb2, run_pb2
 
 Run = Callable[..., Any]
 PROGRAMS = {"dt": dt_program.app, "datatailr": platform_program.app}
-HEAVY = {"grpc", "google", "rich", "asyncio", "numpy", "sqlalchemy", "textual"}
+HEAVY = {"grpc", "google", "rich", "asyncio", "numpy", "pydantic", "sqlalchemy", "textual"}
 
 ELSEWHERE = {
     "datatailr up": "starts servers: tests of `datatailr up`",

@@ -101,7 +101,6 @@ def test_jq_missing_says_how_to_get_it(dt: Dt, saved: FakeState, monkeypatch: py
 
 
 def test_jq(dt: Dt, saved: FakeState) -> None:
-    pytest.importorskip("jq")
     assert dt("job", "ls", "--jq", ".[].name").out == "my-flow\n"
     assert dt("job", "ls", "--fields", "version", "--jq", ".[]").out == '{"version": 1}\n'
     assert dt("job", "versions", "my-flow", "--jq", "length").out == "1\n"
