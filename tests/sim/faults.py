@@ -104,6 +104,8 @@ class Faults:
         self._world = world
         self._chance = chance
         self.over = False
+        self._paused_at = 0.0
+        """Since when the control plane is paused, if it is."""
         self._acts: dict[str, Callable[[], None]] = {
             "agent killed": lambda: self._soon(self._node(), self._kill_agent),
             "agent restarted": lambda: self._restart_agent(keep=True),
@@ -265,7 +267,8 @@ class Faults:
         if process is None or not process.alive or process.paused:
             return
         process.paused = True
-        self._later(60.0, lambda: self._resume_platform(process, self._world.loop.now))
+        since = self._paused_at = self._world.loop.now
+        self._later(60.0, lambda: self._resume_platform(process, since))
 
     def _resume_platform(self, process: Process, since: float) -> None:
         if process.paused:
@@ -306,7 +309,7 @@ class Faults:
         if platform.process is not None:
             platform.process.fuse = 0
             if platform.process.alive and platform.process.paused:
-                self._resume_platform(platform.process, -1e9)
+                self._resume_platform(platform.process, self._paused_at)
         # A program that was told to end, or that hangs in its start, is replaced as an operator would.
         if platform.up and (platform.engine is None or platform.leaving):
             platform.kill()

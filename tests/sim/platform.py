@@ -107,7 +107,11 @@ class SimEngine(Engine):
 
     async def post(self, event: AgentEvent) -> None:
         if isinstance(event, AgentHeartbeat):
-            self.world.oracle.heard(event.agent_id)
+            # What still comes by a session that was ended for its silence counts for nothing: the agent has
+            # to open another one.
+            agent = self._state.agents.get(event.agent_id)
+            if agent is not None and agent.state.connected:
+                self.world.oracle.heard(event.agent_id)
         elif isinstance(event, AgentCredit):
             self.world.oracle.credited(event)
         await super().post(event)
