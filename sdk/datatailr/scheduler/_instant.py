@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from datatailr.errors import PlatformError
 from datatailr.scheduler._bundle import packed
 from datatailr.scheduler._lifecycle import Outcome
 from datatailr.scheduler._names import internal_name
+from datatailr.scheduler._notebook import ENDED, Looking, show
 from datatailr.scheduler._platform import Platform, StartedRun
 from datatailr.scheduler._reporting import failure, progress, success
 from datatailr.utils import Environment
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["INSTANT_OPTIONS", "InstantRun", "check_instant_options", "run_instantly"]
 
-ENDED = frozenset({"completed", "failed", "failed_after", "out_of_memory", "stopped", "expired"})
-"""States after which a run does not change (clause B107), but for `expired` after `completed`."""
 INSTANT_OPTIONS = ("instant_run_mode", "instant_run_embed", "instant_run_workstation_image")
 """Keywords of a call that go with `instant_run`."""
 _MODES = ("auto", "source")
@@ -141,19 +139,14 @@ class InstantRun:
 
     def _repr_html_(self) -> str:
         """How it stands, as a table for notebooks."""
-        try:
-            state, tasks = self.status(), self.task_status()
-        except PlatformError as error:
-            state, tasks = str(error).partition("\n")[0], {}
-        return _table(f"run {self._run_id} of {self.workflow.name}: {state}", tasks)
+        return self._looking()()[0]
 
+    def _ipython_display_(self) -> None:
+        """In a notebook a table that is kept up to date until the run has ended."""
+        show(self, self._looking())
 
-def _table(title: str, states: Mapping[str, str]) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(state)}</td></tr>"
-        for name, state in states.items()
-    )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
+    def _looking(self) -> Looking:
+        return Looking(f"run {self._run_id} of {self.workflow.name}", self.run_details)
 
 
 def check_instant_options(options: Mapping[str, Any]) -> None:
