@@ -6,7 +6,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -51,7 +51,7 @@ def print_all(connection: Connection, run: run_pb2.Run, *, stderr: bool, lines: 
     """Print the logs of all tasks in the order in which they started; returns how many lines."""
     tasks = [task for task in queries.run_tasks(connection, run.run_id) if _has_log(task)]
     tasks.sort(key=lambda task: (task.start_time or sys.maxsize, task.task_id))
-    width = min(_WIDEST, max((text_width(task.name) for task in tasks), default=0))
+    width = _width(tasks)
     count = 0
 
     for task in tasks:
@@ -68,12 +68,11 @@ def follow_all(connection: Connection, run: run_pb2.Run, *, stderr: bool, lines:
     Tasks that start meanwhile are shown from their first byte, whatever `lines` says.
     """
     follower = _Follower(connection, run.run_id, stderr=stderr, lines=lines)
-    width = 0
+    width = _width(queries.run_tasks(connection, run.run_id))
     count = 0
 
     try:
         for line in follower.lines():
-            width = min(_WIDEST, max(width, text_width(line.task)))
             _print(line.task, line.text, width)
             sys.stdout.flush()
             count += 1
@@ -139,6 +138,11 @@ def _lines(
 
 def _has_log(task: run_pb2.RunTask) -> bool:
     return task.state not in _WAITING and not task.reused
+
+
+def _width(tasks: Iterable[run_pb2.RunTask]) -> int:
+    """Cells of the column of names, the same whichever task comes first."""
+    return min(_WIDEST, max((text_width(task.name) for task in tasks), default=0))
 
 
 def _print(task: str, line: bytes, width: int) -> None:
