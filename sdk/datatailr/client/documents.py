@@ -6,7 +6,6 @@ code and arguments never stand in a document.
 
 from __future__ import annotations
 
-import difflib
 import json
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from datatailr._near import suggestion
 from datatailr.client import answers
 from datatailr.client.words import PERMISSIONS, environment_word, job_type_word
 from datatailr.errors import InvalidRequestError
@@ -336,8 +336,7 @@ def _text(document: Mapping[str, Any], key: str, where: str = "") -> str:
 def _check_keys(document: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in document:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+            hint = suggestion(key, known, otherwise=f"known are {', '.join(known)}")
             raise InvalidRequestError(
                 f"{where} has a key {key[:60]!r}, which means nothing here\nhint: {hint}"
             )
