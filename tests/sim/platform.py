@@ -219,7 +219,6 @@ class Platform:
                     return
                 await asyncio.sleep(1.0)
         engine._state.observer = world.oracle.moved
-        self.started_at = world.loop.now
         logs = FileLogStore(self.log_folder)
         self.logs = logs
         reads: Any = None
