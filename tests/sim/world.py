@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -149,11 +150,10 @@ class World:
 @cache
 def _arena() -> Path:
     """A folder in memory that all worlds of this process share, one after the other."""
-    import atexit
-
     base = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="opentailr-sim-", dir=base if base.is_dir() else None))
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    # Not `atexit`: workers of a process pool end without it.
+    Finalize(None, shutil.rmtree, args=(path,), kwargs={"ignore_errors": True}, exitpriority=1)
     return path
 
 
