@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,30 +28,34 @@ class Entry:
 
 
 class Ledger:
-    """Reads the file; what was read stays, so that a long run reads each line once."""
+    """Reads the file; what was read stays, so that a long run reads each line once. Of any thread."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
         self._folder = folder
         self._offset = 0
         self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+        """The faults look for living attempts while runs are judged."""
 
     def entries(self) -> list[Entry]:
         """All lines so far."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        self._entries += [Entry(**json.loads(line)) for line in whole.splitlines()]
-        return list(self._entries)
+        with self._lock:
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._offset)
+                    data = file.read()
+            except FileNotFoundError:
+                return []
+            whole = data[: data.rfind(b"\n") + 1]
+            self._offset += len(whole)
+            self._entries += [Entry(**json.loads(line)) for line in whole.splitlines()]
+            return list(self._entries)
 
     def forget(self, runs: set[int]) -> None:
         """Drops the lines of runs that were judged."""
-        self._entries = [entry for entry in self._entries if entry.run not in runs]
+        with self._lock:
+            self._entries = [entry for entry in self._entries if entry.run not in runs]
 
     def agent_of(self, entry: Entry) -> str:
         """Name of the agent that ran an attempt."""
