@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,8 +220,11 @@ def test_a_lost_node_is_told_at_once_and_its_late_result_is_evidence(fleet: Flee
         fleet.join("n2")
         fleet.end("n1", signal.SIGKILL)
         out = run.lines()
-        assert "task work (0): lost node n1 (no heartbeat for 2" in out
-        assert " s), trying again 2 of 4" in out
+        # 20 s after the last heartbeat, or at the end of the grace after a start of the control plane.
+        lost = re.search(
+            r"task work \(0\): lost node n1 \(no heartbeat for (\d+) s\), trying again 2 of 4", out
+        )
+        assert lost is not None and int(lost[1]) >= 20, out
         first, second = run.attempts()
         assert (first["state"], first["node"], first["late"]) == ("lost", "n1", None)
         cause = first["cause"]
