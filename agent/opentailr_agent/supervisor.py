@@ -129,7 +129,6 @@ class Supervisor:
         """All of a log is durable at the control plane, or was refused there."""
         if log_id not in self.state.attempts:
             self._parts.builder.drop_log(log_id)
-
         self.feed(ev.LogsShipped(log_id))
 
     # The session's side.
@@ -434,6 +433,7 @@ class Supervisor:
 
         while True:
             self._look_for_pressure()
+            self._wake.set()  # for what is held: an answer may have renewed the lease and told nobody
             due = loop.time() + _SAMPLE
             await asyncio.sleep(_SAMPLE)
             self._loop_delay = max(self._loop_delay, loop.time() - due)

@@ -7,10 +7,8 @@ back to the disk, then the oldest unsent bytes of the log that takes most, again
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from opentailr_agent.logs.spool import Spool
@@ -47,7 +45,7 @@ class SpoolBudget:
     Args:
         limit: Bytes that they may take.
         share: Part of the free disk that they may take.
-        free: Free bytes of the disk of a file; tests give others.
+        free: Free bytes of the disk that a log is on; tests give others.
     """
 
     def __init__(
@@ -55,11 +53,11 @@ class SpoolBudget:
         *,
         limit: int = SPOOL_LIMIT,
         share: float = DISK_SHARE,
-        free: Callable[[Path], int] | None = None,
+        free: Callable[[Spool], int] = Spool.free_disk,
     ) -> None:
         self._limit = limit
         self._share = share
-        self._free = free or _free_bytes
+        self._free = free
 
     def enforce(self, spools: Iterable[Spool]) -> Look:
         """Looks at all logs and gives back what is beyond the bound."""
@@ -71,7 +69,7 @@ class SpoolBudget:
         held = {key: logs[0].held_bytes() for key, logs in files.items()}
         total = sum(held.values())
         # Their own bytes are the disk's too once they are gone.
-        free = self._free(next(iter(files.values()))[0].path.parent)
+        free = self._free(next(iter(files.values()))[0])
         limit = min(self._limit, int(self._share * (free + total)))
         dropped = 0
 
@@ -156,8 +154,3 @@ def _drop(logs: list[Spool], wanted: int) -> tuple[int, int]:
 
     lost = 0 if all(log.refused for log in logs) else end - start
     return max(0, before - logs[0].held_bytes()), lost
-
-
-def _free_bytes(folder: Path) -> int:
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

@@ -45,6 +45,8 @@ _SWEEP: Final = 1.0
 """Seconds between looks at all logs, for growth that nobody told."""
 _UNREADABLE: Final = 2.0
 """Seconds before a file is tried again that could not be read."""
+_LOOK_AGAIN: Final = 1.0
+"""Seconds until the bound is looked at again after that failed."""
 _STALL: Final = 20.0
 """Seconds without an answer after which the stream is taken for dead."""
 
@@ -150,9 +152,17 @@ class LogShipper:
 
         while True:
             await self._any.wait()
-            look = self._budget.enforce(
-                [spool for spools in self._logs.values() for spool in spools.values()]
-            )
+
+            try:
+                look = self._budget.enforce(
+                    [spool for spools in self._logs.values() for spool in spools.values()]
+                )
+            except OSError as error:
+                # The files lie in folders of the tasks: nothing done there may end the agent.
+                self._log.warning("the bound of logs could not be kept", error=str(error))
+                await asyncio.sleep(_LOOK_AGAIN)
+                continue
+
             self.lost_bytes += look.dropped
 
             if look.dropped and not dropping:

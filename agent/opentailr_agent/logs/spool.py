@@ -185,6 +185,14 @@ class Spool:
         """Bytes that the log takes on the disk."""
         return os.fstat(self._descriptor).st_blocks * 512 if self._open() else 0
 
+    def free_disk(self) -> int:
+        """Free bytes of the disk that the log is on; asked of the open file, as its folder may be gone."""
+        if not self._open():
+            return 0
+
+        found = os.fstatvfs(self._descriptor)
+        return found.f_bavail * found.f_frsize
+
     def droppable(self) -> tuple[int, int]:
         """The part of the file, first and last offset, that may be lost: neither sent nor lost before.
 
@@ -258,14 +266,20 @@ class Spool:
                 os.close(descriptor)
                 return False
 
+            try:
+                if os.fstat(descriptor).st_size:
+                    # An earlier process of the agent may have dropped parts of it.
+                    if not self.gaps.load(self._told_path):
+                        name = self._told_path.name
+                        self.remark = f"{name} cannot be understood; its lost parts are told anew"
+
+                    self.gaps.find(descriptor)
+            except BaseException:
+                # Without its gaps the file would be taken for whole.
+                os.close(descriptor)
+                raise
+
             self._descriptor = descriptor
-
-            if os.fstat(descriptor).st_size:
-                # An earlier process of the agent may have dropped parts of it.
-                if not self.gaps.load(self._told_path):
-                    self.remark = f"{self._told_path.name} cannot be understood; its lost parts are told anew"
-
-                self.gaps.find(descriptor)
 
         return True
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import grpc
@@ -18,10 +19,11 @@ from opentailr_agent import supervisor as supervisor_module
 from opentailr_agent.agent import Agent
 from opentailr_agent.config import Settings
 from opentailr_agent.datadir import DataDir
+from opentailr_agent.logs import budget as budget_module
 from opentailr_agent.logs import shipper as shipper_module
-from opentailr_agent.logs.budget import SpoolBudget
+from opentailr_agent.logs.budget import Look, SpoolBudget
 from opentailr_agent.logs.shipper import LogShipper
-from opentailr_agent.logs.spool import CHUNK
+from opentailr_agent.logs.spool import CHUNK, Spool
 from opentailr_controlplane.logstore import Appended, Chunk
 from opentailr_controlplane.services import logs as service_module
 
@@ -72,6 +74,62 @@ def check(stored: bytes, lines: int) -> int:
 
     assert place == lines * 16
     return lost
+
+
+async def test_a_task_that_removes_its_own_folder_harms_nobody(
+    server: FakeServer, channel: grpc.aio.Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of attempts are the users': the bound is kept by what the agent holds open."""
+    looks = 0
+    look = SpoolBudget.enforce
+
+    def counted(budget: SpoolBudget, spools: Iterable[Spool]) -> Look:
+        nonlocal looks
+        found = look(budget, spools)
+        looks += 1
+        return found
+
+    monkeypatch.setattr(SpoolBudget, "enforce", counted)
+    monkeypatch.setattr(budget_module, "_LONGEST", 0.01)
+    done: list[str] = []
+    shipper = LogShipper(channel, (), done.append, agent_id="agt_1", first_pause=0.01, budget=SpoolBudget())
+    task = asyncio.create_task(shipper.run())
+
+    try:
+        write(tmp_path / "att_1" / "stdout", 0, 10)
+        shipper.follow("att_1", tmp_path / "att_1")
+        await until(lambda: len(server.logs.text("att_1")) == 160)
+        shutil.rmtree(tmp_path / "att_1")
+        seen = looks
+        await until(lambda: looks > seen + 3)
+        write(tmp_path / "att_2" / "stdout", 0, 20)
+        shipper.follow("att_2", tmp_path / "att_2")
+        shipper.finish("att_2")
+        await until(lambda: "att_2" in done)
+        assert len(server.logs.text("att_2")) == 320 and not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        shipper.close()
+
+
+async def test_a_bound_that_cannot_be_kept_now_is_looked_at_again(
+    server: FakeServer, channel: grpc.aio.Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    def refuse(budget: SpoolBudget, spools: Iterable[Spool]) -> Look:
+        nonlocal tried
+        tried += 1
+        raise OSError("the disk is odd")
+
+    monkeypatch.setattr(SpoolBudget, "enforce", refuse)
+    monkeypatch.setattr(shipper_module, "_LOOK_AGAIN", 0.01)
+
+    async with shipping(channel) as shipper:
+        write(tmp_path / "att_1" / "stdout", 0, 10)
+        shipper.follow("att_1", tmp_path / "att_1")
+        await until(lambda: tried > 2 and len(server.logs.text("att_1")) == 160)
 
 
 async def test_a_task_that_writes_without_end_stays_within_the_bound(

@@ -11,6 +11,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from opentailr_agent import supervisor as supervisor_module
 from opentailr_agent.core import events as ev
 from opentailr_agent.core.model import Desired, Phase
 from opentailr_agent.journal import Journal
@@ -145,6 +146,22 @@ async def test_without_a_lease_it_waits_for_the_next_session(tmp_path: Path) -> 
         assert node.started == [] and node.phase("att_1") is Phase.PREPARING
         node.leased = True
         node.session(2, WANTED)
+        await until(lambda: node.started == ["att_1"])
+
+
+async def test_a_lease_that_comes_back_lets_it_begin_though_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer to a heartbeat renews the lease in the session, which tells the supervisor nothing."""
+    monkeypatch.setattr(supervisor_module, "_SAMPLE", 0.01)
+    async with running(tmp_path) as node:
+        node.session(1, WANTED)
+        await until(lambda: node.phase("att_1") is Phase.PREPARING)
+        node.leased = False
+        node.prepared.set()
+        await settled()
+        assert node.started == []
+        node.leased = True
         await until(lambda: node.started == ["att_1"])
 
 
