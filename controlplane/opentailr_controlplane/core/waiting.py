@@ -124,7 +124,7 @@ def task_reasons(state: State, run: Run, task: Task) -> tuple[str, ...]:
     if run.held:
         return (_held(state, run),)
     resources = run.plan.tasks[task.task_id].resources
-    return (_no_room(state, resources.memory_bytes, resources.cpu),)
+    return (_no_room(state, run.job_id, resources.memory_bytes, resources.cpu),)
 
 
 def image_reason(state: State, image: Image) -> str:
@@ -166,7 +166,7 @@ def _too_large(state: State, memory_bytes: int, cpu: float) -> str:
     )
 
 
-def _no_room(state: State, memory_bytes: int, cpu: float) -> str:
+def _no_room(state: State, job_id: str, memory_bytes: int, cpu: float) -> str:
     """Why a task that could run has no node: what keeps each one from it, the first few by name."""
     if not state.agents:
         return "No node has joined yet."
@@ -184,7 +184,12 @@ def _no_room(state: State, memory_bytes: int, cpu: float) -> str:
     idle = [text for agent in able if (text := _takes_nothing(agent))]
     if len(idle) == len(able):
         return f"No node takes work: {_listed(idle)}."
-    full = [text for agent in able if (text := _full(state, agent, memory_bytes, cpu))]
+    full: list[str] = []
+    for agent in able:
+        # Only the first few are shown, so only of those it is worked out who is there.
+        tenants = _tenants(state, agent, job_id) if len(full) < _NAMES else ""
+        if text := _full(agent, memory_bytes, cpu, tenants):
+            full.append(text)
     if not full and not idle:
         return "It is among the next to be given to a node."
     asks = f"it asks for {size(memory_bytes)} of memory and {cpu:g} cores"
@@ -203,31 +208,42 @@ def _takes_nothing(agent: Agent) -> str:
     return ""
 
 
-def _full(state: State, agent: Agent, memory_bytes: int, cpu: float) -> str:
+def _full(agent: Agent, memory_bytes: int, cpu: float, tenants: str) -> str:
     """What of a node is taken, and by whom; empty when it has room or takes nothing at all."""
     if _takes_nothing(agent):
         return ""
     if len(agent.attempts) >= agent.slots:
-        return f"all {agent.slots} slots of {agent.name} are taken by {_tenants(state, agent)}"
+        return f"all {agent.slots} slots of {agent.name} are taken by {tenants}"
     if not fits(agent, memory_bytes, cpu):
         memory = max(0, agent.memory_bytes - agent.memory_reserved)
         cores = max(0.0, agent.cpu - agent.cpu_reserved)
-        taken = f", the rest is taken by {_tenants(state, agent)}" if agent.attempts else ""
+        taken = f", the rest is taken by {tenants}" if agent.attempts else ""
         return f"{agent.name} has {size(memory)} and {cores:.4g} cores left{taken}"
     if agent.attempts_sent >= agent.attempt_limit:
         return f"{agent.name} has taken as many as it can for now"
     return ""
 
 
-def _tenants(state: State, agent: Agent) -> str:
+def _tenants(state: State, agent: Agent, job_id: str) -> str:
+    """Who has a node, as told to those who may read a job: what is not of that job is counted, never named.
+
+    Nobody learns from a reason the names of what he may not read (clause B241). Of which job an attempt is
+    whose run has ended is not known here, so it counts as one of another job.
+    """
     names: list[str] = []
+    own = 0
     for attempt in agent.attempts.values():
         run = state.runs.get(attempt.run_id)
-        name = _quoted(run.plan.tasks[attempt.task_id].name) if run is not None else f"task {attempt.task_id}"
-        names.append(f"{name} of run {attempt.run_id}")
-        if len(names) == _NAMES:
-            break
-    return _some(names, len(agent.attempts))
+        if run is None or run.job_id != job_id:
+            continue
+        own += 1
+        if own <= _NAMES:
+            names.append(f"{_quoted(run.plan.tasks[attempt.task_id].name)} of run {attempt.run_id}")
+    others = len(agent.attempts) - own
+    told = [_some(names, own)] if names else []
+    if others:
+        told.append("1 task of another job" if others == 1 else f"{others} tasks of other jobs")
+    return " and ".join(told)
 
 
 def _listed(texts: list[str]) -> str:

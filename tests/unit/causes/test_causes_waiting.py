@@ -88,6 +88,37 @@ def test_memory_that_is_taken_says_what_is_left() -> None:
     )
 
 
+@pytest.mark.clause("B241")
+def test_tasks_of_other_jobs_are_counted_and_never_named() -> None:
+    world = World()
+    world.join(slots=4)
+    secrets = [dataclasses.replace(task(number), name=f"secret {number}") for number in range(4)]
+    hidden = world.ready(*secrets)
+    world.save(task(0), task(1), name="other")
+    run = world.start(name="other")
+    asks = (
+        "All nodes are busy (it asks for 128m of memory and 0.25 cores): "
+        "all 4 slots of node agt_1 are taken by "
+    )
+    assert reason(world, run) == f"{asks}4 tasks of other jobs."
+    world.report(world.attempt(hidden, 0), AttemptState.SUCCEEDED)
+    assert reason(world, run, 1) == f"{asks}'task 0' of run {run.run_id} and 3 tasks of other jobs."
+    again = world.start(name="other")
+    assert reason(world, again).startswith(f"{asks}'task 0' of run {run.run_id} and "), (
+        "another run of the job"
+    )
+
+
+@pytest.mark.clause("B241")
+def test_memory_that_another_job_took_does_not_name_it() -> None:
+    world = World()
+    world.join(memory=GIB)
+    world.ready(dataclasses.replace(task(0, memory=GIB), name="secret"))
+    world.save(task(0, memory=GIB), name="other")
+    text = reason(world, world.start(name="other"))
+    assert text.endswith("the rest is taken by 1 task of another job.") and "secret" not in text
+
+
 def test_nodes_that_take_nothing_say_why() -> None:
     world = World()
     world.join()
