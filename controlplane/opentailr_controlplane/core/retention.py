@@ -29,9 +29,13 @@ def retire(state: State, command: Retire) -> RetireReply:
 
 
 def _runs(state: State, run_ids: tuple[int, ...]) -> list[int]:
-    """Those that are over, with no attempt whose processes may still exist on a node."""
+    """Those that are over, with no attempt whose processes may still exist on a node and no rerun under way.
+
+    The store knows nothing of a rerun that was committed after it was asked.
+    """
     present = {attempt.run_id for attempt in state.attempts.values()}
-    chosen = [run_id for run_id in run_ids if run_id not in state.runs and run_id not in present]
+    needed = present.union(state.runs, (run.original_run_id for run in state.runs.values()))
+    chosen = [run_id for run_id in run_ids if run_id not in needed]
     for run_id in chosen:
         state.expiries.pop(run_id, None)
     return chosen

@@ -6,7 +6,14 @@ import pytest
 from cp_world import GIB, World, task
 
 from opentailr_controlplane.core import waiting
-from opentailr_controlplane.core.commands import CancelRun, Rerun, SetNodeSchedulable, StartVersion, StopJob
+from opentailr_controlplane.core.commands import (
+    CancelRun,
+    Rerun,
+    Retire,
+    SetNodeSchedulable,
+    StartVersion,
+    StopJob,
+)
 from opentailr_controlplane.core.errors import FailedPrecondition, NotFound
 from opentailr_controlplane.core.model import NeedsPrior, PriorRun, PriorTask, Run, State, Task
 from opentailr_controlplane.core.people import run_state, task_state
@@ -251,6 +258,19 @@ def test_a_partial_rerun_takes_over_what_completed(world: World) -> None:
     world.state.priors[run.run_id] = again
     third = world.do(Rerun("alice", run.run_id))
     assert world.state.runs[third.run_id].original_run_id == first  # type: ignore[union-attr]
+
+
+@pytest.mark.clause("B127")
+def test_a_run_with_a_rerun_under_way_is_not_retired(world: World) -> None:
+    first = failed_run(world)
+    other = world.start()
+    for task_id in (0, 1):
+        world.report(world.attempt(other, task_id), AttemptState.SUCCEEDED)
+    for attempt in list(world.state.attempts.values()):
+        world.report(attempt, attempt.state, present=False)
+    rerun = world.do(Rerun("alice", first)).run_id  # type: ignore[union-attr]
+    reply = world.do(Retire((first, other.run_id, rerun)))
+    assert reply.run_ids == (other.run_id,)  # type: ignore[union-attr]
 
 
 @pytest.mark.clause("B128", "B129")
