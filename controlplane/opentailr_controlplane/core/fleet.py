@@ -380,7 +380,8 @@ def set_schedulable(state: State, event: SetNodeSchedulable, now: Instant) -> Ag
         agent = named[0]
     reason = "" if event.schedulable else (event.reason or f"Drained by {event.actor}.")
     drain_by = now.wall + event.drain_within if event.drain_within and not event.schedulable else 0
-    if agent.schedulable == event.schedulable and agent.drain_by == drain_by:
+    told = event.schedulable or not event.reason or agent.reason == reason
+    if agent.schedulable == event.schedulable and agent.drain_by == drain_by and told:
         return agent
     agent.schedulable, agent.reason, agent.drain_by = event.schedulable, reason, drain_by
     arm_drain(state, agent, now)

@@ -6,7 +6,7 @@ import pytest
 from cp_world import World, task
 
 from opentailr_controlplane.core.commands import CancelRun, InventoryEntry, SetNodeSchedulable, Tick
-from opentailr_controlplane.core.effects import AttemptOrder
+from opentailr_controlplane.core.effects import AttemptOrder, Directive
 from opentailr_controlplane.core.model import Agent, Run
 from opentailr_controlplane.core.values import (
     SECOND,
@@ -145,3 +145,13 @@ def test_the_deadline_of_a_node_that_is_away_is_not_waited_beyond_lease_and_grac
     world.hello(inventory=(InventoryEntry(attempt.attempt_id, 1, AttemptState.RUNNING),))
     world.apply()
     assert world.state.agents["agt_1"].state is AgentState.DRAINING, "it comes back into its drain"
+
+
+def test_a_new_reason_for_a_drained_node_is_kept_and_told(world: World, run: Run) -> None:
+    agent = drain(world)
+    world.do(SetNodeSchedulable("bob", "agt_1", False, "a new disk"))
+    assert (agent.reason, agent.state) == ("a new disk", AgentState.DRAINING)
+    assert [effect.reason for effect in world.effects if isinstance(effect, Directive)] == ["a new disk"]
+    drain(world)
+    assert agent.reason == "a new disk", "who names no reason takes none away"
+    assert not [effect for effect in world.effects if isinstance(effect, Directive)]
