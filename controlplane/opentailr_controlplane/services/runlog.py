@@ -151,13 +151,14 @@ class RunLogWriter:
             run = await self._reads.run(run_id)
         if run is None:
             return
+        if RunState(run.state) is RunState.EXPIRED:
+            # Its log ended with the run. That its results left is no part of that story.
+            return
         if whole:
             tasks = await self._tasks(run_id)
         known = self._known.setdefault(run_id, {})
         before = self._told_runs.get(run_id)
         state, terminal = PeopleState(run.people_state), RunState(run.state).terminal
-        if before is not None and RunState(run.state) is RunState.EXPIRED:
-            return
         lines: list[str] = []
         if before is None:
             lines.append(
