@@ -88,7 +88,6 @@ def test_memory_that_is_taken_says_what_is_left() -> None:
     )
 
 
-@pytest.mark.clause("B241")
 def test_tasks_of_other_jobs_are_counted_and_never_named() -> None:
     world = World()
     world.join(slots=4)
@@ -109,7 +108,6 @@ def test_tasks_of_other_jobs_are_counted_and_never_named() -> None:
     )
 
 
-@pytest.mark.clause("B241")
 def test_memory_that_another_job_took_does_not_name_it() -> None:
     world = World()
     world.join(memory=GIB)

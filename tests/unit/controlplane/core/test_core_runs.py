@@ -260,7 +260,6 @@ def test_a_partial_rerun_takes_over_what_completed(world: World) -> None:
     assert world.state.runs[third.run_id].original_run_id == first  # type: ignore[union-attr]
 
 
-@pytest.mark.clause("B127")
 def test_a_run_with_a_rerun_under_way_is_not_retired(world: World) -> None:
     first = failed_run(world)
     other = world.start()
