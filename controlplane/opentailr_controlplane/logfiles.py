@@ -25,6 +25,8 @@ class Extent:
 
     size: int
     ended: bool
+    removed: bool = field(default=False, compare=False)
+    """There is no such log, or no more; one that is only shorter than it was could not be synced."""
 
 
 @dataclass(slots=True)
@@ -40,9 +42,14 @@ class Log:
     limited: bool = False
     file: int = -1
     dirty: bool = False
+    removed: bool = False
     users: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def extent(self) -> Extent:
+        removed = self.removed or (not self.size and not os.path.exists(self.path))
+        return Extent(self.size, self.ended, removed)
 
     def wake(self) -> None:
         for waiter in self.waiters:

@@ -13,6 +13,7 @@ line says so, the log ends, and its writer is told to stop sending it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import os
@@ -24,6 +25,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple, Unpack
 
+from .core.errors import ResourceExhausted
 from .files import FULL_DISK, fan_out
 from .logfiles import (
     Extent,
@@ -127,7 +129,6 @@ class FileLogStore:
         self._logs: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
         self._open: OrderedDict[tuple[str, Stream], Log] = OrderedDict()
         self._dirty: dict[tuple[str, Stream], Log] = {}
-        self._sync_running: asyncio.Future[None] | None = None
         self._sync_next: asyncio.Future[None] | None = None
         self._sync_task: asyncio.Task[None] | None = None
         self.appended_bytes = 0
@@ -192,7 +193,7 @@ class FileLogStore:
             for key in group:
                 logs[key] = self._log(*key)
             # Always in the same order, or two groups could wait for each other.
-            for key in sorted(logs, key=_lock_order):
+            for key in sorted(logs, key=lambda key: (key[0], key[1].value)):
                 await logs[key].lock.acquire()
                 locked.append(logs[key])
             answers: dict[tuple[str, Stream], Appended] = {}
@@ -213,7 +214,7 @@ class FileLogStore:
 
     def _judge(self, key: tuple[str, Stream], log: Log, chunk: Chunk) -> Appended | Write:
         """What is to be written of a chunk, or the answer if it is nothing."""
-        if log.limited:
+        if log.limited or log.removed:
             return Appended(log.size, refused=True)
         beyond = chunk.offset + len(chunk.data)
         ends_here = chunk.end and not log.ended and beyond == log.size
@@ -234,7 +235,7 @@ class FileLogStore:
         log = self._log(log_id, Stream.STDOUT)
         try:
             async with log.lock:
-                if not log.ended:
+                if not (log.ended or log.removed):
                     await self._write({(log_id, Stream.STDOUT): self._bounded(log, data, end)})
         finally:
             log.users -= 1
@@ -260,7 +261,7 @@ class FileLogStore:
         """Length of the log and whether it has ended; a log that has nothing yet has length 0."""
         log = self._log(log_id, stream)
         log.users -= 1
-        return Extent(log.size, log.ended)
+        return log.extent()
 
     async def read(self, log_id: str, stream: Stream, offset: int, *, limit: int = CHUNK) -> bytes:
         """At most `limit` bytes from `offset`; empty at the end of what is there."""
@@ -281,17 +282,26 @@ class FileLogStore:
         for key in itertools.product(log_ids, Stream):
             known = self._logs.get(key)
             if known is not None:
-                async with known.lock:
-                    if known.dirty:
-                        # A sync under way may have the file in hand.
-                        await self.sync()
-                    await self._let_go(key, known)
+                await self._let_go(key, known)
             paths.append(self._path(*key))
         return await self._run(remove_files, paths)
 
     async def _let_go(self, key: tuple[str, Stream], log: Log) -> None:
         """Ends a log for those who still have it in hand."""
-        self._dirty.pop(key, None)
+        log.removed = True
+        await log.lock.acquire()
+        while log.dirty:
+            # A sync under way may have the file in hand, and needs the lock if it fails.
+            log.lock.release()
+            with contextlib.suppress(OSError, ResourceExhausted):
+                await self.sync()
+            await log.lock.acquire()
+        try:
+            await self._end_removed(key, log)
+        finally:
+            log.lock.release()
+
+    async def _end_removed(self, key: tuple[str, Stream], log: Log) -> None:
         if self._open.pop(key, None) is not None:
             await self._run(os.close, log.file)
             log.file = -1
@@ -319,7 +329,7 @@ class FileLogStore:
                     await waiter
                 finally:
                     log.waiters.discard(waiter)
-            return Extent(log.size, log.ended)
+            return log.extent()
         finally:
             log.users -= 1
 
@@ -462,15 +472,14 @@ class FileLogStore:
 
     async def _roll_back(self, key: tuple[str, Stream], log: Log) -> None:
         """Takes back what could not be synced: the system keeps no promise about it any more, not even
-        when the next sync succeeds. Its senders still have it, since it was not acknowledged."""
+        when the next sync succeeds. Agents still have it, since it was not acknowledged; lines that
+        the platform wrote itself are lost."""
         async with log.lock:
             certain = max(log.durable, min(log.floor, log.size))
             try:
-                await self._run(roll_back, log.path, certain)
-            except FileNotFoundError:
-                # Removed meanwhile: there is nothing to take back.
-                self._dirty.pop(key, None)
-                return
+                if not log.removed:
+                    with contextlib.suppress(FileNotFoundError):
+                        await self._run(roll_back, log.path, certain)
             except OSError:
                 # The disk does not even take bytes back; the next sync tries again.
                 self._mark_dirty(key, log)
@@ -486,7 +495,3 @@ def log_path(log_id: str, stream: Stream) -> str:
     """Where a log lies below the directory of all logs."""
     shard = hashlib.blake2b(log_id.encode(), digest_size=1).hexdigest()
     return f"{shard}/{log_id}.{stream.value}"
-
-
-def _lock_order(key: tuple[str, Stream]) -> tuple[str, str]:
-    return (key[0], key[1].value)

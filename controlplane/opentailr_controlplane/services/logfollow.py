@@ -37,14 +37,18 @@ async def follow_log(
         while data := await logs.read(log_id, stream, offset):
             yield offset, data
             offset += len(data)
-        if (await logs.extent(log_id, stream)).size < offset:
+        here = await logs.extent(log_id, stream)
+        # One that is only shorter could not be synced; its sender brings the rest again.
+        if here.removed and here.size < offset:
             raise log_expired(log_id)
         extent = await _wait(logs, log_id, stream, offset, quiet)
         if extent is None:
             if await over() and (await logs.extent(log_id, stream)).size <= offset:
                 return
             yield offset, b""
-        elif extent.size == offset:
+        elif extent.removed and offset:
+            raise log_expired(log_id)
+        elif extent.size <= offset:
             return
 
 

@@ -132,9 +132,10 @@ class LogService(log_pb2_grpc.LogServiceServicer):
         ):
             yield log_pb2.ReadLogResponse(offset=offset, data=data)
             offset += len(data)
-        if offset < extent.size:
+        whole = offset >= extent.size
+        if not whole and (await self._logs.extent(source.log_id, stream)).removed:
             raise log_expired(source.log_id)
-        yield log_pb2.ReadLogResponse(offset=offset, end=extent.ended or source.final)
+        yield log_pb2.ReadLogResponse(offset=offset, end=whole and (extent.ended or source.final))
 
     async def _settle(self, source: _Source, stream: Stream) -> None:
         """Gives the last bytes of what is over a moment to arrive: logs travel apart from states."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from opentailr_controlplane.core.errors import InvalidArgument, ResourceExhausted
+from opentailr_controlplane.core.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from opentailr_controlplane.logfiles import Extent
 from opentailr_controlplane.logstore import Appended, Chunk, FileLogStore, Stream
+from opentailr_controlplane.services.logfollow import follow_log
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
 
@@ -353,3 +354,50 @@ async def test_a_flood_of_short_logs_keeps_few_files_open(logs: FileLogStore) ->
     assert most <= 512 + 200
     await logs.sync()
     assert len(logs._open) == 0
+
+
+def fail_syncs(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    true_fsync, left = os.fsync, [times]
+
+    def broken(file: int) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.EIO, "Input/output error")
+        true_fsync(file)
+
+    monkeypatch.setattr("opentailr_controlplane.logfiles.os.fsync", broken)
+
+
+async def test_a_removal_whose_sync_fails_does_not_stop_all_syncs(
+    logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await logs.append("att_1", OUT, offset=0, data=b"1")
+    fail_syncs(monkeypatch, 1)
+    async with asyncio.timeout(5):
+        assert await logs.remove(["att_1"]) == 1
+        await logs.append("att_2", OUT, offset=0, data=b"2")
+        await logs.sync()
+    assert await logs.durable("att_2", OUT) == 1
+
+
+async def test_a_follower_outlives_a_failed_sync_and_hears_of_a_removal(
+    logs: FileLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def over() -> bool:
+        return False
+
+    await logs.append("a", OUT, offset=0, data=b"12345")
+    chunks = follow_log(logs, "a", OUT, 0, over=over)
+    assert await anext(chunks) == (0, b"12345")
+    fail_syncs(monkeypatch, 1)
+    with pytest.raises(OSError, match="Input/output"):
+        await logs.sync()
+    assert await logs.extent("a", OUT) == Extent(0, False)
+    async with asyncio.timeout(5):
+        following = asyncio.ensure_future(anext(chunks))
+        await asyncio.sleep(0)
+        await logs.append("a", OUT, offset=0, data=b"1234567")
+        assert await following == (5, b"67")
+        await logs.remove(["a"])
+        with pytest.raises(FailedPrecondition, match="has been removed"):
+            await anext(chunks)
