@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from datatailr._near import near
 from datatailr.cli.output import tell
 from datatailr.errors import NotFoundError
 
@@ -88,9 +88,9 @@ def full_name(connection: Connection, name: str, environment: str | None, failur
             "hint: give more of the name"
         )
 
-    near = difflib.get_close_matches(name, [*known, *known.values()], n=1)
+    meant = near(name, [*known, *known.values()])
 
-    if near:
-        raise NotFoundError(f"no job {name!r}{where}\nhint: did you mean {near[0]!r}?")
+    if meant:
+        raise NotFoundError(f"no job {name!r}{where}\nhint: did you mean {meant!r}?")
 
     raise failure

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from datatailr._near import near
 from datatailr.cli.lazy import lazy_group
 from datatailr.errors import NotConfiguredError
 from datatailr.utils import Environment
@@ -203,10 +203,10 @@ def find_task(tasks: Iterable[run_pb2.RunTask], wanted: str, *, run: run_pb2.Run
     if wanted in by_name:
         return by_name[wanted]
 
-    near = difflib.get_close_matches(wanted, by_name, n=1)
+    meant = near(wanted, by_name)
     remedy = (
-        f"did you mean {near[0]!r}?"
-        if near
+        f"did you mean {meant!r}?"
+        if meant
         else f"`dt job watch {run.job_name} -i {run.run_id}` shows its tasks"
     )
     raise NotFoundError(f"run {run.run_id} has no task {wanted!r}\nhint: {remedy}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from datatailr._near import near
 from datatailr.cli.output import print_json
 from datatailr.errors import DatatailrError
 
@@ -131,8 +131,8 @@ def bare_fields(arguments: Sequence[str]) -> list[str]:
 def _check_fields(wanted: Sequence[str], known: Sequence[str]) -> None:
     for name in wanted:
         if known and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            meant = near(name, known)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
             raise typer.BadParameter(f"no field {name!r}; {hint}", param_hint="--fields")
 
 
